@@ -1,0 +1,102 @@
+"""The command line: one file a command, each a dataclass whose fields are the flags and whose ``run`` does the work.
+
+::
+
+    clipfold convert SRC --out DIR      argv[1] -> the table below -> clipfold/cli/convert.py: Convert(...).run()
+
+Exit codes: 0 done, 1 the work failed, 2 wrong use, 130 interrupted. Errors are one readable message; ``--debug``
+anywhere on the line shows the traceback as well.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from clipfold.errors import ClipfoldError, PluginError
+
+__all__ = ["main"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "convert": ("clipfold.cli.convert:Convert", "turn videos and image folders into shards of clips"),
+    "verify": ("clipfold.cli.verify:Verify", "check every checksum and every sample of a corpus"),
+    "train": ("clipfold.cli.train:Train", "train a clip classifier on a corpus"),
+    "evaluate": ("clipfold.cli.evaluate:Evaluate", "evaluate a trained run on a split of a corpus"),
+    "demo": ("clipfold.cli.demo:Demo", "make a small corpus, convert it, train and evaluate: the whole road"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words after ``clipfold``; those of the process where ``None``.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"clipfold {version('clipfold')}")
+        return 0
+    if words[0] not in COMMANDS:
+        close = get_close_matches(words[0], COMMANDS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        print(f"clipfold: unknown command {words[0]!r}.{hint}\n\n{_help()}", file=sys.stderr)
+        return 2
+    try:
+        return _run(words[0], words[1:])
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; nothing more can be said
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _report(error)
+
+
+def _run(command: str, words: Sequence[str]) -> int:
+    import tyro
+
+    module, _, name = COMMANDS[command][0].partition(":")
+    member = getattr(import_module(module), name)
+    parsed = tyro.cli(member, args=words, prog=f"clipfold {command}")
+    return int(parsed.run())
+
+
+def _report(error: Exception) -> int:
+    """One message on the standard error, and the exit code that goes with it."""
+    if isinstance(error, ClipfoldError):
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, PluginError) else 1
+    if isinstance(error, OSError):
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    if isinstance(error, (ValueError, TypeError)):
+        print(f"{error}\n  (--debug shows where this was raised)", file=sys.stderr)
+        return 2
+    print(f"{type(error).__name__}: {error}\n  (this is a bug: --debug shows where)", file=sys.stderr)
+    return 1
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return (
+        "usage: clipfold COMMAND [flags]\n\n"
+        "Turns videos and image sequences into clips, streams them to the GPU as bytes, and trains on them.\n\n"
+        f"{rows}\n\n"
+        "`clipfold COMMAND --help` lists the flags of a command; `--debug` shows tracebacks; `--version` the version."
+    )
