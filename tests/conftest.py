@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,16 @@ import pytest
 REQUIRED = {name for name in os.environ.get("CLIPFOLD_REQUIRE", "").split(",") if name}
 
 
-def skip_without(name: str, reason: str) -> None:
-    """Skip, naming what is missing; fail where ``CLIPFOLD_REQUIRE`` lists it."""
-    if name in REQUIRED:
-        pytest.fail(f"CLIPFOLD_REQUIRE lists {name}: {reason}")
-    pytest.skip(reason)
+@pytest.fixture(scope="session")
+def skip_without() -> Callable[[str, str], None]:
+    """``skip_without(name, reason)`` skips the test; it fails where ``CLIPFOLD_REQUIRE`` lists ``name``."""
+
+    def skip(name: str, reason: str) -> None:
+        if name in REQUIRED:
+            pytest.fail(f"CLIPFOLD_REQUIRE lists {name}: {reason}")
+        pytest.skip(reason)
+
+    return skip
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,7 +32,7 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def media() -> Path:
+def media(skip_without: Callable[[str, str], None]) -> Path:
     """The folder of real media: ``CLIPFOLD_MEDIA``, or ``../shared/media``."""
     root = Path(__file__).resolve().parents[1]
     folder = Path(os.environ.get("CLIPFOLD_MEDIA", root.parent / "shared" / "media"))
