@@ -17,6 +17,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -301,25 +302,25 @@ def finished_shard(root: Location, split: str, number: int) -> ShardRow | None:
 
 
 def frame_fields(indices: NDArray[np.int64]) -> dict[str, Any]:
-    """How ``.json`` names the source's frames: ``start``, ``step``, ``count`` and ``indices``.
+    """How ``.json`` names the source's frames: ``start``, ``step``, ``count`` and the list ``indices``.
 
-    Regular indices (each ``step`` after the one before) are start, step and count with an empty list; anything else,
-    such as the repeated last frame of a short source, has step 0 and the whole list.
+    Regular indices (each ``step`` after the one before) have their step; anything else, such as the repeated last
+    frame of a short source, has step 0. The list is always whole: Hugging Face ``datasets`` takes the types of the
+    first samples for all, and one that is empty there and filled later ends its conversion with an error.
 
     Args:
         indices: int64 (S,).
 
     Example:
         >>> frame_fields(np.array([4, 6, 8]))
-        {'start': 4, 'step': 2, 'count': 3, 'indices': []}
+        {'start': 4, 'step': 2, 'count': 3, 'indices': [4, 6, 8]}
         >>> frame_fields(np.array([4, 6, 6]))
         {'start': 4, 'step': 0, 'count': 3, 'indices': [4, 6, 6]}
     """
-    steps = np.unique(np.diff(indices))
-    regular = len(indices) == 1 or (len(steps) == 1 and steps[0] > 0)
-    step = int(steps[0]) if regular and len(steps) else int(regular)
-    listed = [] if regular else [int(index) for index in indices]
-    return {"start": int(indices[0]), "step": step, "count": len(indices), "indices": listed}
+    listed = [int(index) for index in indices]
+    steps = {after - before for before, after in pairwise(listed)} or {1}
+    step = steps.pop() if len(steps) == 1 else 0
+    return {"start": listed[0], "step": max(step, 0), "count": len(listed), "indices": listed}
 
 
 def sample_meta(
