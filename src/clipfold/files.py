@@ -23,6 +23,7 @@ __all__ = [
     "is_url",
     "join",
     "name_of",
+    "open_bytes",
     "read_bytes",
     "read_json",
     "sync_folder",
@@ -75,6 +76,20 @@ def read_bytes(location: Location, *, offset: int = 0, size: int | None = None) 
     filesystem, path = _filesystem(location)
     end = None if size is None else offset + size
     return bytes(filesystem.cat_file(path, start=offset or None, end=end))
+
+
+def open_bytes(location: Location) -> IO[bytes]:
+    """A file to be read from front to back; the caller closes it.
+
+    Raises:
+        FileNotFoundError: Nothing is there.
+        OSError: It cannot be opened.
+    """
+    if not is_url(location):
+        return open(location, "rb")
+    filesystem, path = _filesystem(location)
+    file: IO[bytes] = filesystem.open(path, "rb")
+    return file
 
 
 def read_json(location: Location) -> Any:
