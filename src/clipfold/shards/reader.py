@@ -36,6 +36,7 @@ class Corpus:
     def __init__(self, root: Location, *, codec: Codec | None = None) -> None:
         self.root = str(root)
         self.manifest = Manifest.load(root)
+        self._tables: dict[str, NDArray[Any]] = {}
         if codec is not None:
             self.codec = codec
         try:
@@ -111,8 +112,6 @@ class Corpus:
         return tar_path(self.root, split, number)
 
     def _table(self, split: str) -> NDArray[Any]:
-        tables = self.__dict__.setdefault("_tables", {})
-        if split not in tables:
-            tables[split] = self.shard_table(split)
-        table: NDArray[Any] = tables[split]
-        return table
+        if split not in self._tables:
+            self._tables[split] = self.shard_table(split)
+        return self._tables[split]

@@ -30,7 +30,7 @@ from clipfold.shards.index import shard_name
 from clipfold.shards.manifest import MANIFEST_NAME
 from clipfold.shards.reader import Corpus
 from clipfold.shards.verify_report import Problem, VerifyReport
-from clipfold.shards.verify_shard import Common, ShardCheck
+from clipfold.shards.verify_shard import ShardCheck, Yardstick
 
 __all__ = ["Problem", "VerifyReport", "verify"]
 
@@ -109,14 +109,14 @@ def _check_shards(
     corpus: Corpus, tables: dict[str, NDArray[Any]], report: VerifyReport, workers: int, show_progress: bool
 ) -> None:
     total = sum(int(table["num_samples"].sum()) for table in tables.values())
-    common = Common(corpus)
+    yardstick = Yardstick(corpus)
     jobs = ((split, row) for split, table in tables.items() for row in table)
     with (
         Progress("verifying", total=total, unit="samples", show=show_progress) as progress,
         ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool,
     ):
-        for shard in _in_order(pool, lambda job: ShardCheck(corpus, common, *job).run(), jobs, 2 * workers):
-            common.compare(shard)
+        for shard in _in_order(pool, lambda job: ShardCheck(corpus, yardstick, *job).run(), jobs, 2 * workers):
+            yardstick.compare(shard)
             report.merge(shard.report)
             progress.advance(shard.report.num_samples, problems=report.num_problems)
 

@@ -17,18 +17,19 @@ from clipfold.errors import ShardError
 from clipfold.files import open_bytes
 from clipfold.shards.codecs import empty_slot
 from clipfold.shards.index import dali_path, sample_key, shard_name
+from clipfold.shards.meta import MAX_META_BYTES, meta_kinds
 from clipfold.shards.reader import Corpus
 from clipfold.shards.tar import TarMember, iter_members
 from clipfold.shards.verify_report import VerifyReport
-from clipfold.shards.writer import MAX_META_BYTES, dali_line, meta_kinds
+from clipfold.shards.writer import dali_line
 
-__all__ = ["Common", "ShardCheck"]
+__all__ = ["ShardCheck", "Yardstick"]
 
 _READ_BYTES = 1 << 20
 _MAX_BYTES = {"cls": 20, "json": MAX_META_BYTES}
 
 
-class Common:
+class Yardstick:
     """What all samples of a corpus share: the form of their small members, and memory to decode into."""
 
     def __init__(self, corpus: Corpus) -> None:
@@ -85,15 +86,15 @@ class ShardCheck:
 
     Args:
         corpus: The corpus.
-        common: What its shards share.
+        yardstick: What its shards share.
         split: Name of the split.
         row: The shard's row of ``shards.npy``.
     """
 
-    def __init__(self, corpus: Corpus, common: Common, split: str, row: NDArray[Any]) -> None:
+    def __init__(self, corpus: Corpus, yardstick: Yardstick, split: str, row: NDArray[Any]) -> None:
         self.report = VerifyReport(root=corpus.root, num_shards=1)
         self.forms: dict[str, tuple[Any, str]] = {}  # form of the first sample's small members, and its key
-        self._corpus, self._common, self._shard = corpus, common, row
+        self._corpus, self._yardstick, self._shard = corpus, yardstick, row
         self._split, self._number = split, int(row["number"])
         self._index: NDArray[Any] | None = None
         self._unseen: dict[str, _Row] = {}
@@ -206,7 +207,7 @@ class ShardCheck:
         found = xxhash.xxh3_64_intdigest(data)
         if found != row.xxh3:
             self.add(f"has xxh3 {found:016x}, expected {row.xxh3:016x}", key=key, offset=row.offset)
-        elif problem := self._common.decode(data):
+        elif problem := self._yardstick.decode(data):
             self.add(problem, key=key, offset=row.offset)
 
     def _check_sample(self, sample: _Sample) -> None:

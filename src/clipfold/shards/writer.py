@@ -14,17 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from clipfold.files import Location, write_whole, writing_whole
 from clipfold.shards.index import (
@@ -36,12 +32,12 @@ from clipfold.shards.index import (
     tar_path,
     write_index,
 )
+from clipfold.shards.meta import MAX_META_BYTES, meta_kinds, sample_meta
 from clipfold.shards.tar import BLOCK_BYTES, TarMember, padded, tar_size
 
-__all__ = ["ShardWriter", "finished_shard", "frame_fields", "meta_kinds", "sample_meta"]
+__all__ = ["ShardWriter", "dali_line", "finished_shard", "sample_meta"]
 
 _BUFFER_BYTES = 1 << 20
-MAX_META_BYTES = 1 << 20
 
 
 class ShardWriter:
@@ -112,7 +108,7 @@ class ShardWriter:
             data: What the codec made of the clip.
             num_valid_frames: Leading frames that are not padding.
             label: Class number; ``None`` without a label.
-            meta: What goes into ``.json``, see :func:`sample_meta`.
+            meta: What goes into ``.json``, see :func:`clipfold.shards.meta.sample_meta`.
 
         Raises:
             ValueError: ``meta`` has a null or other names and types than in the samples before; a label is missing
@@ -299,88 +295,3 @@ def finished_shard(root: Location, split: str, number: int) -> ShardRow | None:
         sha256=sha256,
         index_sha256=index_sha256,
     )
-
-
-def frame_fields(indices: NDArray[np.int64]) -> dict[str, Any]:
-    """How ``.json`` names the source's frames: ``start``, ``step``, ``count`` and the list ``indices``.
-
-    Regular indices (each ``step`` after the one before) have their step; anything else, such as the repeated last
-    frame of a short source, has step 0. The list is always whole: Hugging Face ``datasets`` takes the types of the
-    first samples for all, and one that is empty there and filled later ends its conversion with an error.
-
-    Args:
-        indices: int64 (S,).
-
-    Example:
-        >>> frame_fields(np.array([4, 6, 8]))
-        {'start': 4, 'step': 2, 'count': 3, 'indices': [4, 6, 8]}
-        >>> frame_fields(np.array([4, 6, 6]))
-        {'start': 4, 'step': 0, 'count': 3, 'indices': [4, 6, 6]}
-    """
-    listed = [int(index) for index in indices]
-    steps = {after - before for before, after in pairwise(listed)} or {1}
-    step = steps.pop() if len(steps) == 1 else 0
-    return {"start": listed[0], "step": max(step, 0), "count": len(listed), "indices": listed}
-
-
-def sample_meta(
-    *,
-    source: str,
-    indices: NDArray[np.int64],
-    label: str | None,
-    fps: float,
-    num_valid_frames: int,
-    height: int,
-    width: int,
-    extra: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """What goes into a sample's ``.json``: the same names and types in every sample, never null.
-
-    Args:
-        source: Name of the source, a path relative to the root of the user's files.
-        indices: int64 (S,), frames of the source; -1 where a frame shows none.
-        label: Name of the class; ``None`` becomes ``""``.
-        fps: Frames per second of the source, 0.0 where unknown.
-        num_valid_frames: Leading frames that are not padding.
-        height: Of the source, in pixels.
-        width: Of the source, in pixels.
-        extra: The user's own columns; no name of ours.
-
-    Raises:
-        ValueError: A column of ``extra`` has a name of ours.
-    """
-    fields: dict[str, Any] = {
-        "source": source,
-        "label": label or "",
-        **frame_fields(indices),
-        "num_valid_frames": int(num_valid_frames),
-        "fps": float(fps),
-        "height": int(height),
-        "width": int(width),
-    }
-    if taken := set(fields) & set(extra or {}):
-        raise ValueError(f"extra columns {sorted(taken)}: these names are ours; rename the columns")
-    return {**fields, **(extra or {})}
-
-
-def meta_kinds(meta: Mapping[str, Any]) -> dict[str, str]:
-    """The name of each field's type.
-
-    Raises:
-        ValueError: A null, a number that is not finite, or a value that JSON does not have.
-    """
-    return {name: _kind(name, value) for name, value in sorted(meta.items())}
-
-
-def _kind(name: str, value: Any) -> str:
-    if isinstance(value, (bool, int, str)):
-        return type(value).__name__
-    if isinstance(value, float) and math.isfinite(value):
-        return "float"
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            _kind(name, item)
-        return "list"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {kind}" for key, kind in meta_kinds(value).items()) + "}"
-    raise ValueError(f"meta field {name!r}: {value!r}, expected text, a finite number, true, false, a list or a table")

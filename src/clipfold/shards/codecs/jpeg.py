@@ -174,7 +174,8 @@ def _cut_frame(data: bytes, frame: int, spec: ClipSpec) -> bytes:
         if number == last:
             break
     else:
-        pieces.append(data[start:-2])  # the strip's last stretch, up to the end-of-image marker
+        if number == last - 1:
+            pieces.append(data[start:-2])  # the strip's last stretch, up to the end-of-image marker
     if len(pieces) != per_frame:
         raise ShardError(
             f"JPEG strip has {number} restart markers, too few for frame {frame} of {spec.num_frames}", fix=_DAMAGED

@@ -117,6 +117,7 @@ class Mp4:
         size = spec.height + spec.height % 2, spec.width + spec.width % 2
         number = 0
         try:
+            _check_boxes(data)
             with av.open(io.BytesIO(data), "r", format="mp4") as container:
                 stream = container.streams.video[0]
                 stream.codec_context.thread_count = 1
@@ -134,6 +135,21 @@ class Mp4:
             raise ShardError(f"mp4 clip cannot be decoded: {error}", fix=_FIX) from error
         if number != spec.num_frames:
             raise ShardError(f"mp4 clip has {number} frames, expected {spec.num_frames}", fix=_FIX)
+
+
+def _check_boxes(data: bytes | memoryview) -> None:
+    """The file is whole: its boxes (ISO/IEC 14496-12: a size of four bytes, a type of four, the rest) end where it does.
+
+    FFmpeg itself would read a file that was cut somewhere in the last of them.
+    """
+    position = 0
+    while position < len(data):
+        size = int.from_bytes(data[position : position + 4], "big")
+        if size < 8:  # 0 and 1 stand for sizes that clips never need
+            break
+        position += size
+    if not data or position != len(data):
+        raise ValueError(f"it has {len(data):,} bytes, but its boxes end elsewhere")
 
 
 def _plane(frame_HWC: NDArray[Any]) -> tuple[NDArray[Any], str]:
