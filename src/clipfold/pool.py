@@ -10,9 +10,9 @@
 
 Media are decoded by native code that nobody here controls, so a task runs under limits which the kernel itself keeps,
 whatever the native code does: CPU seconds (SIGXCPU), wall seconds (SIGALRM) and memory (RLIMIT_DATA). A task that
-makes progress says so with :func:`clipfold.worker.renew_deadline`. What killed a worker may have been a neighbour (all memory taken,
-a signal from outside), so a task that crashed, timed out or ran out of memory is **tried once more, alone**, before
-that becomes its outcome.
+makes progress says so with :func:`clipfold.worker.renew_deadline`. What killed a worker may have been a neighbour (all
+memory taken, a signal from outside), so a task that crashed, timed out or ran out of memory is **tried once more,
+alone**, before that becomes its outcome.
 
 Workers are fresh interpreters, not forks (native libraries and threads do not survive one), and do not import the
 caller's ``__main__``: a script needs no ``if __name__ == "__main__"``, and a notebook or a script read from the

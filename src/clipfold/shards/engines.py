@@ -1,0 +1,47 @@
+"""Where a conversion's work is done: the processes of this machine, later a cluster.
+
+An engine maps a function over arguments, outcomes in order; :mod:`clipfold.shards.convert` knows no more than that.
+Another engine is a class with these members and a line in the table (or an entry point in ``clipfold.engines``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, cast
+
+from clipfold import plugins
+from clipfold.worker import Limits, Outcome
+
+__all__ = ["ENGINES", "Engine", "open_engine"]
+
+ENGINES: dict[str, str] = {"local": "clipfold.pool:Pool"}
+
+
+class Engine(Protocol):
+    """Calls functions elsewhere; whatever a call does to its process costs that call alone."""
+
+    num_workers: int
+
+    def map(
+        self, function: Callable[[Any], Any], arguments: Iterable[Any], *, limits: Callable[[Any], Limits] | None = None
+    ) -> Iterator[Outcome]:
+        """One outcome an argument, in order; arguments are taken as needed. See :meth:`clipfold.pool.Pool.map`."""
+        ...
+
+    def close(self) -> None:
+        """Stop what is running and give everything back. May be called twice."""
+        ...
+
+
+def open_engine(name: str, *, num_workers: int | None) -> Engine:
+    """An engine by name.
+
+    Args:
+        name: ``"local"``, an entry point, or ``"my_package.module:MyEngine"``.
+        num_workers: ``None`` leaves the number to the engine.
+
+    Raises:
+        PluginError: Nothing has this name.
+        ValueError: ``num_workers`` below 1.
+    """
+    return cast(Engine, plugins.load("engines", name, ENGINES)(num_workers))

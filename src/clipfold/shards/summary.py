@@ -1,0 +1,115 @@
+"""What a conversion did, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["ConvertSummary", "Skipped", "size_text"]
+
+_MOST_LINES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A source that was left out, and why; a line of ``skipped.jsonl``.
+
+    Args:
+        number: Its number in ``sources.jsonl``.
+        name: Its name.
+        reason: A code: ``"decode"``, ``"source"``, ``"crash"``, ``"cpu_deadline"``, ``"wall_deadline"``,
+            ``"out_of_memory"``, ``"vanished"``, ``"too_short"``, or the name of another exception.
+        text: What happened, without times and process ids.
+    """
+
+    number: int
+    name: str
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertSummary:
+    """What a conversion did, or in a dry run what it would do.
+
+    Args:
+        out: The corpus folder.
+        is_dry_run: Nothing was written; clips were counted, bytes estimated.
+        was_finished: The corpus was complete before; nothing was done.
+        num_sources: Sources in the list.
+        num_converted: Sources whose clips are in the corpus.
+        num_clips: Clips in all splits.
+        num_bytes: Bytes of all shards.
+        clips: Clips by split and class (``""`` without a label).
+        skipped: Sources that were left out.
+        partial: Names of sources of which only the clips before an error were kept.
+        ignored: Files that are no sources, with the reason: the first ones.
+        num_ignored: How many there are of these.
+        seconds: What this run took.
+        clips_per_second: Of what this run decoded.
+    """
+
+    out: str
+    is_dry_run: bool = False
+    was_finished: bool = False
+    num_sources: int
+    num_converted: int
+    num_clips: int
+    num_bytes: int
+    clips: Mapping[str, Mapping[str, int]]
+    skipped: list[Skipped] = field(default_factory=list)
+    partial: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    num_ignored: int = 0
+    seconds: float = 0.0
+    clips_per_second: float = 0.0
+
+    @property
+    def num_skipped(self) -> int:
+        """Sources that were left out."""
+        return len(self.skipped)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, ``num_skipped`` included."""
+        return {**asdict(self), "num_skipped": self.num_skipped}
+
+    def __str__(self) -> str:
+        return "\n".join([self._first_line(), *self._split_lines(), *self._left_out_lines()])
+
+    def _first_line(self) -> str:
+        amount = f"{self.num_clips:,} clips from {self.num_converted:,} of {self.num_sources:,} sources"
+        if self.is_dry_run:
+            return f"dry run: {amount}, about {size_text(self.num_bytes)}; nothing was written to {self.out}"
+        if self.was_finished:
+            return f"nothing to do: {self.out} is complete, {amount}, {size_text(self.num_bytes)}"
+        speed = f"{self.seconds:.1f} s, {self.clips_per_second:.1f} clips/s"
+        return f"{self.out}: {amount}, {size_text(self.num_bytes)}, {speed}"
+
+    def _split_lines(self) -> list[str]:
+        lines = []
+        for split, classes in self.clips.items():
+            each = ", ".join(f"{label or '(no label)'} {num:,}" for label, num in list(classes.items())[:_MOST_LINES])
+            more = f", and {len(classes) - _MOST_LINES} classes more" if len(classes) > _MOST_LINES else ""
+            lines.append(f"  {split}: {sum(classes.values()):,} clips ({each}{more})")
+        return lines
+
+    def _left_out_lines(self) -> list[str]:
+        skipped = [f"  skipped {source.name}: {source.reason}: {source.text}" for source in self.skipped]
+        ignored = [f"  ignored {text}" for text in self.ignored]
+        partial = [f"  only the beginning of {name}" for name in self.partial]
+        lines = []
+        for some, total in ((skipped, len(skipped)), (partial, len(partial)), (ignored, self.num_ignored)):
+            lines += some[:_MOST_LINES]
+            if total > len(some[:_MOST_LINES]):
+                lines.append(f"  ... and {total - len(some[:_MOST_LINES]):,} more")
+        return lines
+
+
+def size_text(num_bytes: float) -> str:
+    """``1.4 GB``: a size for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.1f} TB"
