@@ -88,7 +88,7 @@ class Plan:
         shuffle: False reads the shards front to back, the same in every epoch.
         num_lanes: L; ``None`` for what follows from the number of samples (:func:`default_order`).
         block_size: Samples that are permuted together, at least 1; ``None`` likewise.
-        run_length: Neighbours of a block that stay together, at least 1. More makes ranges of remote reads longer
+        run_length: Neighbours of a block that stay together, ``None`` for 1. More makes ranges of remote reads longer
             and the shuffle coarser.
 
     Raises:
@@ -103,7 +103,7 @@ class Plan:
         shuffle: bool = True,
         num_lanes: int | None = None,
         block_size: int | None = None,
-        run_length: int = 1,
+        run_length: int | None = None,
     ) -> None:
         self.counts: Int64s = np.ascontiguousarray(counts, dtype=np.int64)
         if self.counts.ndim != 1 or (self.counts < 0).any() or not self.counts.any():
@@ -114,7 +114,7 @@ class Plan:
         self.shuffle = bool(shuffle)
         self.num_lanes = _whole("num_lanes", lanes if num_lanes is None or not shuffle else num_lanes, 1, 1 << 20)
         self.block_size = _whole("block_size", block if block_size is None or not shuffle else block_size, 1, 1 << 40)
-        self.run_length = _whole("run_length", run_length if shuffle else 1, 1, 1 << 40)
+        self.run_length = _whole("run_length", 1 if run_length is None or not shuffle else run_length, 1, 1 << 40)
         width = min(self.block_size, -(-self.num_samples // self.num_lanes))
         if self.num_lanes * width > _MAX_OPEN:
             raise ValueError(
