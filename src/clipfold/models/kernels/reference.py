@@ -28,7 +28,7 @@ def reduce(pixels_BSCHW: torch.Tensor, weights_BKSC: torch.Tensor, bias_BK: torc
     B, _, _, H, W = pixels_BSCHW.shape
     K = weights_BKSC.shape[1]
     weights_BKSC = weights_BKSC.expand(B, -1, -1, -1)
-    maps_BKP = bias_BK[:, :, None].expand(B, K, H * W).contiguous()
+    maps_BKP = bias_BK.new_empty(B, K, H * W).copy_(bias_BK[:, :, None])  # never the bias's own memory
     for clips, frames, tile_NRP in _tiles(pixels_BSCHW, weights_BKSC.dtype):
         maps_BKP[clips].baddbmm_(weights_BKSC[clips, :, frames].flatten(2), tile_NRP)
     return maps_BKP.view(B, K, H, W)

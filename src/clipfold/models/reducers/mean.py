@@ -17,15 +17,13 @@ class Mean(TemporalReducer):
         spec: The clips that it is given.
     """
 
-    weights_KSC: torch.Tensor
-    bias_K: torch.Tensor
+    same_CC: torch.Tensor
 
     def __init__(self, spec: ClipSpec) -> None:
         super().__init__(spec, out_channels=spec.channels)
-        S, C = spec.num_frames, spec.channels
-        self.register_buffer("weights_KSC", (torch.eye(C) / S)[:, None].repeat(1, S, 1), persistent=False)
-        self.register_buffer("bias_K", torch.zeros(C), persistent=False)
+        self.register_buffer("same_CC", torch.eye(spec.channels), persistent=False)
 
     def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights 1/S for the own channel, (C, S, C), and bias 0."""
-        return self.weights_KSC, self.bias_K
+        weights_KC = self.same_CC / self.spec.num_frames  # here, so that float64 is exact after .double()
+        return weights_KC[:, None, :].expand(-1, self.spec.num_frames, -1), torch.zeros_like(weights_KC[0])
