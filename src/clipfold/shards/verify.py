@@ -98,11 +98,19 @@ def _check_table(corpus: Corpus, split: str, report: VerifyReport) -> NDArray[An
         report.add(error.what, f"{split}/shards.npy")
         return None
     if not is_url(corpus.root):
-        extensions = (".tar", ".index.npy", ".idx")
-        names = {shard_name(split, number) + extension for number in range(len(table)) for extension in extensions}
-        for name in sorted(set(os.listdir(join(corpus.root, split))) - names - {"shards.npy"}):
-            report.add("is no file of this corpus: left over, it may be deleted", f"{split}/{name}")
+        with os.scandir(join(corpus.root, split)) as entries:  # no list of them: there may be millions
+            for entry in entries:
+                if entry.name != "shards.npy" and not _is_of_shard(entry.name, split, len(table)):
+                    report.add("is no file of this corpus: left over, it may be deleted", f"{split}/{entry.name}")
     return table
+
+
+def _is_of_shard(name: str, split: str, num_shards: int) -> bool:
+    """Whether this is one of the three files of one of the shards."""
+    stem, _, extension = name.partition(".")
+    number = stem.rpartition("-")[2]
+    known = extension in ("tar", "index.npy", "idx") and number.isdecimal() and number.isascii()
+    return known and int(number) < num_shards and stem == shard_name(split, int(number))
 
 
 def _check_shards(

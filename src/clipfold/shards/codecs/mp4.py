@@ -138,7 +138,7 @@ class Mp4:
 
 
 def _check_boxes(data: bytes | memoryview) -> None:
-    """The file is whole: its boxes (ISO/IEC 14496-12: a size of four bytes, a type of four, the rest) end where it does.
+    """The file is whole: its boxes (ISO/IEC 14496-12: four bytes of size, four of type, the rest) end where it does.
 
     FFmpeg itself would read a file that was cut somewhere in the last of them.
     """
