@@ -25,6 +25,7 @@ CODECS: dict[str, str] = {
     "lossless": "clipfold.shards.codecs.lossless:Lossless",
     "jpeg": "clipfold.shards.codecs.jpeg:Jpeg",
     "mp4": "clipfold.shards.codecs.mp4:Mp4",
+    "lowrank": "clipfold.shards.codecs.lowrank:Lowrank",
 }
 
 

@@ -16,6 +16,7 @@ from clipfold.shards.codecs.lowrank_fit import (
     best_scan,
     foretell,
     largest_step,
+    live_coefficients,
     quantise,
     spectral_rows,
 )
@@ -24,7 +25,8 @@ from clipfold.shards.codecs.lowrank_transform import (
     basis_frames,
     coefficient_order,
     coefficient_pixels,
-    forward,
+    picture_frequencies,
+    plane_frequencies,
     tile_grid,
     tile_sides,
 )
@@ -131,11 +133,15 @@ class Lowrank:
 
 def _encode(clip_SCHW: NDArray[np.uint8], mse: float) -> bytes:
     sides = tile_sides(*clip_SCHW.shape[2:])
-    frequencies_TNP = forward(clip_SCHW, *sides, _CENTRE)
-    scan = best_scan(frequencies_TNP, *sides, mse)
-    order = coefficient_order(*sides, scan)
-    tiles = [spectral_rows(np.ascontiguousarray(tile_NP[:, order]), mse) for tile_NP in frequencies_TNP]
-    quantised = _fit(tiles, mse, frequencies_TNP.size)
+    pictures_TCSP = picture_frequencies(clip_SCHW, *sides, _CENTRE)
+    scan = best_scan(pictures_TCSP, *sides, mse)
+    live = live_coefficients(pictures_TCSP, coefficient_order(*sides, scan), mse)
+    tiles = []
+    for pictures_CSP in pictures_TCSP:
+        frequencies_NP = plane_frequencies(pictures_CSP[:, :, live], len(clip_SCHW)).reshape(-1, len(live))
+        total_energy = float(np.einsum("csp,csp->", pictures_CSP, pictures_CSP, dtype=np.float64))
+        tiles.append(spectral_rows(frequencies_NP, total_energy, mse, pictures_CSP.shape[2]))
+    quantised = _fit(tiles, mse, pictures_TCSP.size)
     return pack(
         [tile.basis_RN for tile in quantised],
         [tile.coefficients_RP for tile in quantised],

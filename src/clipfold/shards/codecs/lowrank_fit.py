@@ -17,15 +17,25 @@ from numpy.typing import NDArray
 
 from clipfold.errors import ShardError
 from clipfold.shards.codecs.lowrank_format import BLOCK, MAX_VALUE, WIDTHS, block_widths
-from clipfold.shards.codecs.lowrank_transform import NUM_SCANS, coefficient_order
+from clipfold.shards.codecs.lowrank_transform import NUM_SCANS, coefficient_order, plane_frequencies
 
-__all__ = ["Quantised", "Rows", "best_scan", "foretell", "largest_step", "quantise", "spectral_rows"]
+__all__ = [
+    "Quantised",
+    "Rows",
+    "best_scan",
+    "foretell",
+    "largest_step",
+    "live_coefficients",
+    "quantise",
+    "spectral_rows",
+]
 
 _LAMBDA = 0.12  # squared error in D^2 that a bit is worth; 0.06 to 0.25 give the same size within 3 %
 _CODE_BITS = 4
 _ROW_BITS = 32  # the scale
 _MAX_EIGENVECTORS = 512
-_SCAN_PLANES = 24
+_UNSEEN = 0.01  # of the allowed error: what is left out unseen, to save time
+_SCAN_PLANES = 16
 _USUAL_STEP = 8.0  # in root mean squared errors: from 3.5 (noise) to 17 (a still picture)
 _SMALLEST_ROW_BITS = 100  # no kept row is smaller than this
 
@@ -35,14 +45,16 @@ class Rows:
     """One tile, turned: ``basis_RN.T @ coefficients_RP`` is the tile without what is too faint to be kept.
 
     Args:
-        frequencies_NP: float32, all frequencies of the tile in the order of the scan.
+        live: int64 (E), the planes (of C*S) that are not too faint.
+        frequencies_EP: float32, the live frequencies of the tile, in the order of the scan.
         basis_RN: float32, orthonormal rows.
         coefficients_RP: float32, rows of falling energy.
         energy_R: float64, sum of squares of each row of coefficients.
         total_energy: Sum of squares of all frequencies.
     """
 
-    frequencies_NP: NDArray[np.float32]
+    live: NDArray[np.int64]
+    frequencies_EP: NDArray[np.float32]
     basis_RN: NDArray[np.float32]
     coefficients_RP: NDArray[np.float32]
     energy_R: NDArray[np.float64]
@@ -66,49 +78,72 @@ class Quantised:
     error: float
 
 
-def best_scan(frequencies_TNP: NDArray[np.float32], tile_height: int, tile_width: int, mse: float) -> int:
-    """The scan whose blocks hold the most alike numbers: by the widths of the strongest planes' blocks."""
-    energy_TN = np.einsum("tnp,tnp->tn", frequencies_TNP, frequencies_TNP)
-    strongest = np.argsort(-energy_TN, axis=1, kind="stable")[:, :_SCAN_PLANES]
-    values_QP = np.take_along_axis(frequencies_TNP, strongest[..., None], axis=1).reshape(-1, tile_height * tile_width)
-    np.abs(values_QP, out=values_QP)
+def best_scan(pictures_TCSP: NDArray[np.float32], tile_height: int, tile_width: int, mse: float) -> int:
+    """The scan whose blocks hold the most alike numbers: by their widths in the slowest of the frame frequencies."""
+    slow_TCNP = plane_frequencies(pictures_TCSP, min(_SCAN_PLANES, pictures_TCSP.shape[2]))
+    slow_QP = np.abs(slow_TCNP).reshape(-1, tile_height * tile_width)
     bits = []
     for scan in range(NUM_SCANS):
-        largest = _blocks_RNB(values_QP[:, coefficient_order(tile_height, tile_width, scan)]).max(axis=-1)
+        largest = _blocks_RNB(slow_QP[:, coefficient_order(tile_height, tile_width, scan)]).max(axis=-1)
         bits.append(float(np.log2(1 + largest / (_USUAL_STEP * np.sqrt(mse))).sum()))
     return int(np.argmin(bits))
 
 
-def spectral_rows(frequencies_NP: NDArray[np.float32], mse: float) -> Rows:
-    """The eigenvectors of a tile and what they make of it; rows too faint for the target error are left out.
+def live_coefficients(pictures_TCSP: NDArray[np.float32], order: NDArray[np.int64], mse: float) -> NDArray[np.int64]:
+    """The start of a scan that holds all but 1 % of the allowed error: what follows only costs time."""
+    energy_P = np.einsum("tcsp,tcsp->p", pictures_TCSP, pictures_TCSP)[order]
+    return order[: _num_live(energy_P, _UNSEEN * mse * pictures_TCSP.size)]
 
-    A step D keeps the mean squared error at D^2 / 3 or less, so the step is never below 1.4 sqrt(mse), and a row with
-    less energy than its bits are worth at that step is never kept.
+
+def spectral_rows(frequencies_NP: NDArray[np.float32], total_energy: float, mse: float, num_pixels: int) -> Rows:
+    """The eigenvectors of a tile and what they make of it; what is too faint for the target error is left out.
+
+    A step D keeps the mean squared error at D^2 / 3 or less, so the step is hardly ever below 1.4 sqrt(mse), and a row
+    with less energy than its bits are worth at that step is not kept; nor one that nobody could see.
+
+    Args:
+        frequencies_NP: float32 (C*S, live coefficients).
+        total_energy: Sum of squares of the whole tile, with the coefficients that do not live.
+        mse: The target error.
+        num_pixels: Coefficients of the tile, with those that do not live.
     """
-    faint = _LAMBDA * _SMALLEST_ROW_BITS * 2.0 * mse
+    unseen = _UNSEEN * mse * len(frequencies_NP) * num_pixels
+    faint = min(_LAMBDA * _SMALLEST_ROW_BITS * 2.0 * mse, unseen / min(len(frequencies_NP), num_pixels))
     energy_N = np.einsum("np,np->n", frequencies_NP, frequencies_NP)
     order = np.argsort(-energy_N, kind="stable")
-    tail = np.cumsum(energy_N[order][::-1], dtype=np.float64)[::-1]
-    # frequencies that together hold under 1 % of the allowed error only make the eigenvectors slower to find
-    live = order[: np.count_nonzero(tail > 0.01 * mse * frequencies_NP.size)]
-    spun, rest = live[:_MAX_EIGENVECTORS], live[_MAX_EIGENVECTORS:]
-    spun_EP = frequencies_NP[spun]
-    energy, vectors = np.linalg.eigh((spun_EP @ spun_EP.T).astype(np.float64))
-    kept = np.flatnonzero(energy[::-1] > faint)[: frequencies_NP.shape[1]]
-    turned = np.ascontiguousarray(vectors[:, ::-1][:, kept].T.astype(np.float32))
-    basis_RN = np.zeros((len(kept) + len(rest), len(frequencies_NP)), np.float32)
-    basis_RN[: len(kept), spun] = turned
-    basis_RN[len(kept) + np.arange(len(rest)), rest] = 1
-    coefficients_RP = np.concatenate([turned @ spun_EP, frequencies_NP[rest]])
+    live = order[: _num_live(energy_N[order], unseen)]
+    live_EP = frequencies_NP[live]
+    turned_RE = _eigenvectors(live_EP[:_MAX_EIGENVECTORS], faint, len(live))
+    coefficients_RP = turned_RE @ live_EP
     energy_R = np.einsum("rp,rp->r", coefficients_RP, coefficients_RP).astype(np.float64)
-    falling = np.argsort(-energy_R, kind="stable")[: min(frequencies_NP.shape)]
+    falling = np.argsort(-energy_R, kind="stable")[: min(len(frequencies_NP), num_pixels)]
+    basis_RN = np.zeros((len(falling), len(frequencies_NP)), np.float32)
+    basis_RN[:, live] = turned_RE[falling]
     return Rows(
-        frequencies_NP=frequencies_NP,
-        basis_RN=basis_RN[falling],
+        live=live,
+        frequencies_EP=live_EP,
+        basis_RN=basis_RN,
         coefficients_RP=coefficients_RP[falling],
         energy_R=energy_R[falling],
-        total_energy=float(energy_N.sum(dtype=np.float64)),
+        total_energy=total_energy,
     )
+
+
+def _num_live(falling: NDArray[np.float32], unseen: float) -> int:
+    """How many leading values (one at least) leave a tail whose sum is at most ``unseen``."""
+    tail = np.cumsum(falling[::-1], dtype=np.float64)[::-1]
+    return int(np.flatnonzero(tail > unseen).max(initial=0)) + 1
+
+
+def _eigenvectors(spun_MP: NDArray[np.float32], faint: float, num_live: int) -> NDArray[np.float32]:
+    """Eigenvectors of at least ``faint`` energy, strongest first; frequencies past the M first stay as they are."""
+    energy, vectors = np.linalg.eigh((spun_MP @ spun_MP.T).astype(np.float64))
+    kept = np.flatnonzero(energy[::-1] > faint)[: spun_MP.shape[1]]
+    rest = num_live - len(spun_MP)
+    turned_RE = np.zeros((len(kept) + rest, num_live), np.float32)
+    turned_RE[: len(kept), : len(spun_MP)] = vectors[:, ::-1][:, kept].T
+    turned_RE[len(kept) + np.arange(rest), len(spun_MP) + np.arange(rest)] = 1
+    return turned_RE
 
 
 def foretell(tile: Rows, step: float) -> tuple[float, float]:
@@ -124,25 +159,24 @@ def quantise(tile: Rows, step: float) -> Quantised:
     choice = _choose_rows(tile, step)
     basis = choice.basis_RN[choice.kept]
     norms = np.sqrt(np.einsum("rn,rn->r", basis, basis))
-    unit_RN = basis / norms[:, None]
-    seen_RP = unit_RN @ tile.frequencies_NP
-    gram_RR = unit_RN @ unit_RN.T
-    fitted_RP = np.linalg.solve(gram_RR, seen_RP)
-    whole = _round_blocks(_blocks_RNB(fitted_RP / np.float32(step)))[0].reshape(len(basis), -1)
-    whole = whole[:, : fitted_RP.shape[1]]
+    unit_RE = basis[:, tile.live] / norms[:, None]
+    gram_RR = unit_RE @ unit_RE.T
+    fitted_RP = np.linalg.solve(gram_RR, unit_RE) @ tile.frequencies_EP
+    whole = _rows_RN(_round_blocks(_blocks_RNB(fitted_RP / np.float32(step)))[0], fitted_RP.shape[1])
     missed_RP = fitted_RP - whole * np.float32(step)
-    error = (
-        tile.total_energy
-        - np.einsum("rp,rp->", seen_RP, fitted_RP, dtype=np.float64)
-        + np.einsum("rp,rp->", gram_RR @ missed_RP, missed_RP, dtype=np.float64)
-    )
+    error = tile.total_energy - _energy(fitted_RP, gram_RR) + _energy(missed_RP, gram_RR)
     used = whole.any(axis=1)
     return Quantised(
         basis_RN=basis[used].astype(np.int32),
         coefficients_RP=whole[used].astype(np.int32),
         scales_R=(step / norms[used]).astype(np.float32),
-        error=float(error),
+        error=error,
     )
+
+
+def _energy(rows_RP: NDArray[np.float32], gram_RR: NDArray[np.float32]) -> float:
+    """Sum of squares of ``basis.T @ rows`` where the basis has this Gram matrix."""
+    return float(np.einsum("rp,rp->", gram_RR @ rows_RP, rows_RP, dtype=np.float64))
 
 
 def largest_step(measure: Callable[[float], float], start: float, target: float, *, tolerance: float) -> float:
@@ -193,7 +227,7 @@ def _choose_rows(tile: Rows, step: float) -> _Choice:
     basis_RNB, error_b, bits_b = _round_blocks(_blocks_RNB(scaled_RN))
     _, error_c, bits_c = _round_blocks(_blocks_RNB(tile.coefficients_RP[:count] / np.float32(step)))
     error_R, bits_R = error_b + error_c, bits_b + bits_c + _ROW_BITS
-    basis_RN = basis_RNB.reshape(count, -1)[:, : tile.basis_RN.shape[1]]
+    basis_RN = _rows_RN(basis_RNB, tile.basis_RN.shape[1])
     kept = (error_R + _LAMBDA * bits_R < energy_R) & basis_RN.any(axis=1)
     return _Choice(basis_RN=basis_RN, error_R=error_R, bits_R=bits_R, kept=kept)
 
@@ -203,6 +237,10 @@ def _blocks_RNB(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     if padding:
         matrix = np.pad(matrix, ((0, 0), (0, padding)))
     return matrix.reshape(len(matrix), matrix.shape[1] // BLOCK, BLOCK)
+
+
+def _rows_RN(blocks_RNB: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    return blocks_RNB.reshape(len(blocks_RNB), blocks_RNB.shape[1] * BLOCK)[:, :size]
 
 
 def _round_blocks(

@@ -168,11 +168,11 @@ def _pack_columns(blocks: list[NDArray[np.int32]]) -> tuple[NDArray[Any], NDArra
     num_tiles, num_columns = len(blocks), blocks[0].shape[1]
     column_rows = np.zeros((num_tiles, num_columns), "<u2")
     widths = [np.zeros(0, np.int32)]
-    for tile, block in enumerate(blocks):
+    for number, block in enumerate(blocks):
         tile_widths = block_widths(block.min(-1), block.max(-1)).T  # (columns, R)
-        for column in range(num_columns):
-            column_rows[tile, column] = np.flatnonzero(tile_widths[column]).max(initial=-1) + 1
-        widths += [row[:count] for row, count in zip(tile_widths, column_rows[tile], strict=True)]
+        for place in range(num_columns):
+            column_rows[number, place] = np.flatnonzero(tile_widths[place]).max(initial=-1) + 1
+        widths += [row[:count] for row, count in zip(tile_widths, column_rows[number], strict=True)]
     rows = column_rows.ravel()
     column, row = _ragged(rows)
     width = np.concatenate(widths)
@@ -204,7 +204,8 @@ def _block_starts(starts: NDArray[Any], rows: NDArray[Any], column: NDArray[Any]
     before = np.cumsum(width) - width
     first = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])[:-1]
     base = np.append(before, 0)[first]  # of an empty column past the end: not used
-    return starts[column] + -(-rows[column].astype(np.int64) // 8) + before - base[column]
+    found: NDArray[np.int64] = starts[column] + -(-rows[column].astype(np.int64) // 8) + before - base[column]
+    return found
 
 
 def parse(data: bytes | memoryview) -> Factors:

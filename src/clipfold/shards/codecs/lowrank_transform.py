@@ -18,7 +18,8 @@ __all__ = [
     "coefficient_order",
     "coefficient_pixels",
     "dct_matrix",
-    "forward",
+    "picture_frequencies",
+    "plane_frequencies",
     "tile_grid",
     "tile_sides",
 ]
@@ -48,11 +49,11 @@ def tile_grid(height: int, width: int, tile_height: int, tile_width: int) -> tup
 def dct_matrix(num_points: int) -> NDArray[np.float32]:
     """Orthonormal DCT-II: float32 (frequencies, points); its transpose is its inverse."""
     frequency, point = np.ogrid[:num_points, :num_points]
-    matrix = np.cos(np.pi / num_points * (point + 0.5) * frequency) * np.sqrt(2.0 / num_points)
+    matrix: NDArray[np.float64] = np.cos(np.pi / num_points * (point + 0.5) * frequency) * np.sqrt(2.0 / num_points)
     matrix[0] = np.sqrt(1.0 / num_points)
-    matrix = matrix.astype(np.float32)
-    matrix.flags.writeable = False
-    return matrix
+    rounded: NDArray[np.float32] = matrix.astype(np.float32)
+    rounded.flags.writeable = False
+    return rounded
 
 
 @lru_cache(maxsize=64)
@@ -71,29 +72,37 @@ def coefficient_order(tile_height: int, tile_width: int, scan: int) -> NDArray[n
     return order
 
 
-def forward(clip_SCHW: NDArray[np.uint8], tile_height: int, tile_width: int, centre: float) -> NDArray[np.float32]:
-    """Pixels as frequencies.
+def picture_frequencies(
+    clip_SCHW: NDArray[np.uint8], tile_height: int, tile_width: int, centre: float
+) -> NDArray[np.float32]:
+    """Every plane's tiles as frequencies, channels still as they are.
 
     Returns:
-        float32 (tiles, C*S, tile_height * tile_width): channel frequency * S + frame frequency, and row frequency *
-        tile_width + column frequency. Tiles over the border repeat the last row and column.
+        float32 (tiles, C, S, tile_height * tile_width), the last axis row frequency * tile_width + column frequency.
+        Tiles over the border repeat the last row and column.
     """
     s, c, h, w = clip_SCHW.shape
     rows, columns = tile_grid(h, w, tile_height, tile_width)
-    pixels = np.subtract(clip_SCHW.transpose(1, 0, 2, 3), np.float32(centre), dtype=np.float32, order="C")
-    x = (dct_matrix(c) @ pixels.reshape(c, -1)).reshape(c, s, h * w)
-    x = (dct_matrix(s) @ x).reshape(c * s, h, w)
+    x = np.subtract(clip_SCHW.transpose(1, 0, 2, 3), np.float32(centre), dtype=np.float32, order="C")
     if (rows * tile_height, columns * tile_width) != (h, w):
-        x = np.pad(x, ((0, 0), (0, rows * tile_height - h), (0, columns * tile_width - w)), mode="edge")
+        x = np.pad(x, ((0, 0), (0, 0), (0, rows * tile_height - h), (0, columns * tile_width - w)), mode="edge")
     x = (x.reshape(-1, tile_width) @ dct_matrix(tile_width).T).reshape(c * s, rows, tile_height, columns * tile_width)
     x = (dct_matrix(tile_height) @ x).reshape(c * s, rows, tile_height, columns, tile_width)
-    return np.ascontiguousarray(x.transpose(1, 3, 0, 2, 4)).reshape(rows * columns, c * s, tile_height * tile_width)
+    return np.ascontiguousarray(x.transpose(1, 3, 0, 2, 4)).reshape(rows * columns, c, s, tile_height * tile_width)
+
+
+def plane_frequencies(pictures_CSP: NDArray[np.float32], num_frequencies: int) -> NDArray[np.float32]:
+    """The DCT over frames, then over channels: float32 (..., C, S, P) -> (..., C, num_frequencies, P)."""
+    c, s, p = pictures_CSP.shape[-3:]
+    x = dct_matrix(s)[:num_frequencies] @ pictures_CSP
+    return (dct_matrix(c) @ x.reshape(*x.shape[:-3], c, -1)).reshape(*x.shape[:-3], c, num_frequencies, p)
 
 
 def basis_frames(basis_RN: NDArray[np.float32], num_frames: int, channels: int) -> NDArray[np.float32]:
     """Rows of basis as they weigh frames and channels: float32 (R, C*S) -> (R, S, C)."""
-    basis = basis_RN.reshape(-1, channels, num_frames) @ dct_matrix(num_frames)
-    return np.einsum("rcs,cd->rsd", basis, dct_matrix(channels))
+    basis_RCS = basis_RN.reshape(-1, channels, num_frames) @ dct_matrix(num_frames)
+    weights_RSC: NDArray[np.float32] = np.einsum("rcs,cd->rsd", basis_RCS, dct_matrix(channels))
+    return weights_RSC
 
 
 def coefficient_pixels(
@@ -103,4 +112,5 @@ def coefficient_pixels(
     ordered = np.empty_like(coefficients_RP, dtype=np.float32)
     ordered[:, coefficient_order(tile_height, tile_width, scan)] = coefficients_RP
     x = (ordered.reshape(-1, tile_width) @ dct_matrix(tile_width)).reshape(-1, tile_height, tile_width)
-    return np.asarray(dct_matrix(tile_height).T @ x)
+    pictures: NDArray[np.float32] = dct_matrix(tile_height).T @ x
+    return pictures
