@@ -311,9 +311,10 @@ class _Walk:
         if self._has_splits:
             folders = [*folders, *(path for split in folders for path in self._children(split) if path.is_dir())]
         names = [source.name for source in self.sources]
+        ignored = {entry.name for entry in self.ignored}
         for folder in folders:
             own = self._name(folder)
-            if not any(name == own or name.startswith(f"{own}/") for name in names):
+            if own not in ignored and not any(name == own or name.startswith(f"{own}/") for name in names):
                 self._ignore(folder, "a folder without videos or images")
 
     def _name(self, path: Path) -> str:

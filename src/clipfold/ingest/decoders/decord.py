@@ -7,6 +7,7 @@ and webm files with the codecs below, without an edit list, if its own count is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import PurePath
@@ -123,15 +124,22 @@ class DecordDecoder:
         return self._decord.VideoReader(self.path, ctx=self._decord.cpu(0), num_threads=1)
 
     def _frames(self, stop: int) -> Generator[NDArray[Any]]:
-        place = 0
+        num_done = 0
         try:
             reader = self._open()
-            for place in range(stop):
+            while num_done < stop:
                 yield reader.next().asnumpy()
+                num_done += 1
         except (self._decord.DECORDError, StopIteration, RuntimeError) as error:
             raise DecodeError(
-                f"cannot be decoded by decord: {str(error).splitlines()[0] if str(error) else 'no more frames'}",
+                f"cannot be decoded by decord: {_plain(error)}",
                 fix="read it with --decoder pyav",
                 file=self.path,
-                frame=place,
+                frame=num_done,
             ) from error
+
+
+def _plain(error: Exception) -> str:
+    """The first line without the times and build paths that decord puts in front of it."""
+    lines = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", str(error)).splitlines()
+    return lines[0] if lines else f"no more frames ({type(error).__name__})"

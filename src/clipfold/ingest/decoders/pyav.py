@@ -93,6 +93,7 @@ class PyAVDecoder:
             for frame in frames:
                 if place == len(self):
                     raise self._wrong_count(f"more than the {len(self)} frames it announces")
+                self._size = self._size or _upright(frame)
                 if place == index:
                     yield resize(frame, frame.rotation)
                     index = next(wanted, None)
@@ -189,8 +190,7 @@ class PyAVDecoder:
                 frame = next(frames, None)
             if frame is None:
                 raise self._wrong_count("no frame can be decoded", frame=0)
-            turned = round(frame.rotation / 90) % 2
-            self._size = (frame.width, frame.height) if turned else (frame.height, frame.width)
+            self._size = _upright(frame)
         return self._size
 
     def _find_defect(self) -> DecodeError | None:
@@ -221,15 +221,19 @@ def scan_packets(path: str, *, options: dict[str, str] | None = None) -> Packets
     try:
         with _open(path, options) as container:
             stream = _best_stream(container, path)
-            packets = [packet for packet in container.demux(stream) if packet.size]
+            codec = stream.codec_context.name
+            kept: list[tuple[int | None, bool]] = []
+            num_discarded, ends_within = 0, False
+            for packet in container.demux(stream):
+                if packet.size:
+                    num_discarded += packet.is_discard
+                    ends_within = packet.is_corrupt
+                    if _is_shown(packet, codec):
+                        kept.append((packet.pts, packet.is_keyframe))
             # read before the container is closed: a stream's attributes point into it
-            fps, codec = stream.average_rate, stream.codec_context.name
+            fps = stream.average_rate
             name, pixel_format = container.format.name, str(stream.codec_context.pix_fmt)
             is_best_first = stream.index == container.streams.video[0].index
-            shown = [_is_shown(packet, codec) for packet in packets]
-            kept = [(packet.pts, packet.is_keyframe) for packet, show in zip(packets, shown, strict=True) if show]
-            num_discarded = sum(packet.is_discard for packet in packets)
-            ends_within = bool(packets) and packets[-1].is_corrupt
     except _LIBAV_ERRORS as error:
         raise DecodeError(
             f"cannot be opened as a video: {_plain(error)}",
@@ -258,7 +262,7 @@ def _is_shown(packet: Any, codec: str) -> bool:
     if packet.is_discard:
         return False
     if codec in ("vp8", "libvpx"):  # RFC 6386, 9.1: bit 4 of the frame tag is show_frame
-        return bool(bytes(packet)[0] & 0x10)
+        return bool(memoryview(packet)[0] & 0x10)
     return True
 
 
@@ -289,6 +293,10 @@ def _best_stream(container: Any, path: str) -> Any:
             file=path,
         )
     return stream
+
+
+def _upright(frame: av.VideoFrame) -> tuple[int, int]:
+    return (frame.width, frame.height) if round(frame.rotation / 90) % 2 else (frame.height, frame.width)
 
 
 def _plain(error: Exception) -> str:

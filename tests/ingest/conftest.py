@@ -1,0 +1,108 @@
+"""The frame-number video: frame i shows i as black and white bars, readable behind any codec and any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from clipfold.ingest.sources import Source, find_sources
+
+NUM_BITS = 12
+HEIGHT, WIDTH = 32, 8 * NUM_BITS
+
+# name -> file name, encoder, pixel format, encoder options, container options. B-frames wherever the codec has them.
+VIDEOS: dict[str, tuple[str, str, str, dict[str, str], dict[str, str]]] = {
+    "mp4-bframes": ("v.mp4", "libx264", "yuv444p", {"qp": "0", "bf": "3", "g": "12"}, {}),
+    "mp4-fragmented": (
+        "v.mp4",
+        "libx264",
+        "yuv420p",
+        {"bf": "2", "g": "12"},
+        {"movflags": "frag_keyframe+empty_moov"},
+    ),
+    "mp4-hevc": ("v.mp4", "libx265", "yuv420p", {"x265-params": "log-level=none:keyint=12"}, {}),
+    "mov-png": ("v.mov", "png", "rgb24", {}, {}),
+    "mkv-ffv1": ("v.mkv", "ffv1", "gray", {}, {}),
+    "mkv-open-gop": ("v.mkv", "libx264", "yuv420p", {"bf": "3", "g": "12", "x264-params": "open-gop=1"}, {}),
+    "webm-vp9": ("v.webm", "libvpx-vp9", "yuv420p", {"lossless": "1", "g": "12"}, {}),
+    "webm-vp8": ("v.webm", "libvpx", "yuv420p", {"auto-alt-ref": "1", "lag-in-frames": "16", "b": "200k"}, {}),
+    "avi-mpeg4": ("v.avi", "mpeg4", "yuv420p", {"bf": "2", "qscale": "2"}, {}),
+    "ts-h264": ("v.ts", "libx264", "yuv420p", {"bf": "3", "g": "12"}, {}),
+    "mpg-mpeg2": ("v.mpg", "mpeg2video", "yuv420p", {"bf": "2"}, {}),
+    "flv-h264": ("v.flv", "libx264", "yuv420p", {"bf": "2", "g": "12"}, {}),
+    "gif": ("v.gif", "gif", "rgb8", {}, {}),
+    "apng": ("v.png", "apng", "rgb24", {}, {"f": "apng"}),
+}
+
+
+def number_picture(number: int) -> np.ndarray:
+    """uint8 (32, 96, 3)."""
+    bits = (number >> np.arange(NUM_BITS)) & 1
+    return np.broadcast_to(np.repeat(bits * 255, 8).astype(np.uint8)[None, :, None], (HEIGHT, WIDTH, 3)).copy()
+
+
+def read_number(pixels: np.ndarray) -> int:
+    """The number that (H, W, C) of any size and dtype shows."""
+    row = pixels[pixels.shape[0] // 2, :, 0].astype(np.float64)
+    centers = ((np.arange(NUM_BITS) + 0.5) * pixels.shape[1] / NUM_BITS).astype(int)
+    return int(((row[centers] > row.max() / 2) << np.arange(NUM_BITS)).sum()) if row.max() else 0
+
+
+def write_video(
+    path: Path,
+    codec: str,
+    pixel_format: str,
+    pictures: Sequence[np.ndarray],
+    *,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    fps: int = 25,
+    rotation: int = 0,
+    first_pts: int = 0,
+) -> Path:
+    container_options = dict(container_options or {})
+    with av.open(str(path), "w", format=container_options.pop("f", None), options=container_options) as container:
+        stream: Any = container.add_stream(codec, rate=fps, options=dict(options or {}))
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = pixel_format
+        stream.codec_context.thread_count = 1
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number, picture in enumerate([*pictures, None]):
+            frame = None
+            if picture is not None:
+                source = {(2, 1): "gray", (3, 1): "rgb24", (2, 2): "gray16le", (3, 2): "rgb48le"}
+                frame = av.VideoFrame.from_ndarray(picture, format=source[picture.ndim, picture.itemsize])
+                frame.pts, frame.time_base = number, Fraction(1, fps)
+            for packet in stream.encode(frame):
+                if first_pts:
+                    packet.pts += first_pts
+                    packet.dts += first_pts
+                container.mux(packet)
+    return path
+
+
+def write_number_video(folder: Path, name: str, num_frames: int = 40, **more: Any) -> Path:
+    file, codec, pixel_format, options, container_options = VIDEOS[name]
+    pictures = [number_picture(number) for number in range(num_frames)]
+    return write_video(
+        folder / file, codec, pixel_format, pictures, options=options, container_options=container_options, **more
+    )
+
+
+@pytest.fixture
+def source_of() -> Callable[[Path], Source]:
+    """The one source that a path is."""
+
+    def find(path: Path) -> Source:
+        found = find_sources(path)
+        assert len(found.sources) == 1, found
+        return found.sources[0]
+
+    return find
