@@ -89,8 +89,9 @@ class Jpeg:
             ValueError: Another shape or dtype than the spec's.
         """
         check_clip(clip_SCHW, spec)
-        padding = _padded(spec.height) - spec.height
-        strip_SHWC = np.pad(clip_SCHW.transpose(0, 2, 3, 1), ((0, 0), (0, padding), (0, 0), (0, 0)), mode="edge")
+        strip_SHWC = clip_SCHW.transpose(0, 2, 3, 1)
+        if padding := _padded(spec.height) - spec.height:
+            strip_SHWC = np.pad(strip_SHWC, ((0, 0), (0, padding), (0, 0), (0, 0)), mode="edge")
         rows_PWC = np.ascontiguousarray(strip_SHWC).reshape(-1, spec.width, spec.channels)
         picture = Image.fromarray(rows_PWC if spec.channels == 3 else rows_PWC[:, :, 0])
         file = io.BytesIO()
