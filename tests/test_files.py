@@ -59,3 +59,14 @@ def test_bytes_of_a_path_or_a_url(tmp_path: Path, kind: str) -> None:
 def test_join_and_name() -> None:
     assert files.join("s3://bucket/corpus/", "train", "/a.tar") == "s3://bucket/corpus/train/a.tar"
     assert files.name_of("s3://bucket/corpus/") == "corpus"
+
+
+def test_open_bytes_reads_paths_and_urls(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"0123")
+    fsspec.filesystem("memory").pipe_file("/open-bytes/a", b"0123")
+    for location in (tmp_path / "a", "memory://open-bytes/a", f"file://{tmp_path}/a"):
+        with files.open_bytes(location) as file:
+            assert (file.read(3), file.read(3), file.read(3)) == (b"012", b"3", b"")
+    for missing in (tmp_path / "b", "memory://open-bytes/b"):
+        with pytest.raises(FileNotFoundError):
+            files.open_bytes(missing)
