@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -96,13 +97,27 @@ def write_number_video(folder: Path, name: str, num_frames: int = 40, **more: An
     )
 
 
-@pytest.fixture
-def source_of() -> Callable[[Path], Source]:
-    """The one source that a path is."""
+def _source_of(path: Path) -> Source:
+    found = find_sources(path)
+    assert len(found.sources) == 1, found
+    return found.sources[0]
 
-    def find(path: Path) -> Source:
-        found = find_sources(path)
-        assert len(found.sources) == 1, found
-        return found.sources[0]
 
-    return find
+@pytest.fixture(scope="session")
+def made() -> SimpleNamespace:
+    """What makes test media: ``write_video``, ``write_number_video``, ``read_number``, ``source_of`` and the names."""
+    return SimpleNamespace(
+        number_picture=number_picture,
+        read_number=read_number,
+        source_of=_source_of,
+        videos=VIDEOS,
+        write_number_video=write_number_video,
+        write_video=write_video,
+    )
+
+
+@pytest.fixture(scope="session", params=sorted(VIDEOS))
+def number_video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Each container and codec in turn: ``name``, ``source`` and ``num_frames`` of a frame-number video."""
+    path = write_number_video(tmp_path_factory.mktemp(request.param), request.param, num_frames=40)
+    return SimpleNamespace(name=request.param, source=_source_of(path), num_frames=40)

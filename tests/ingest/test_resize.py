@@ -37,7 +37,13 @@ def reference(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.einsum("ih,jw,hw...->ij...", rows, columns, pixels.astype(np.float64), optimize=True)
 
 
-SIZES = [((720, 1280), (16, 701)), ((100, 1300), (16, 32)), ((240, 426), (32, 96)), ((16, 701), (32, 96)), ((90, 90), (30, 45))]
+SIZES = [
+    ((720, 1280), (16, 701)),
+    ((100, 1300), (16, 32)),
+    ((240, 426), (32, 96)),
+    ((16, 701), (32, 96)),
+    ((90, 90), (30, 45)),
+]
 
 
 @pytest.mark.parametrize(("native", "size"), SIZES)
@@ -115,7 +121,9 @@ def test_depths_meet_full_scale_to_full_scale() -> None:
     np.testing.assert_array_equal(resize(**at, dtype="uint16")(eight), eight.astype(np.uint16) * 257)
     np.testing.assert_array_equal(resize(**at, dtype="uint8")(sixteen), sixteen >> 8)
     np.testing.assert_array_equal(resize(**at, dtype="float32")(eight), eight.astype(np.float32) / np.float32(255))
-    np.testing.assert_array_equal(resize(**at, dtype="float32")(sixteen), sixteen.astype(np.float32) / np.float32(65535))
+    np.testing.assert_array_equal(
+        resize(**at, dtype="float32")(sixteen), sixteen.astype(np.float32) / np.float32(65535)
+    )
     np.testing.assert_array_equal(resize(**at, dtype="uint8")(resize(**at, dtype="uint16")(eight)), eight)
     with pytest.raises(SourceError, match="its unit is not known"):
         resize(**at, dtype="uint8")(noise(4, 5, 1, dtype="float32"))
@@ -126,7 +134,9 @@ def test_grey_and_colour() -> None:
     np.testing.assert_array_equal(resize(6, 8)(grey), np.repeat(grey, 3, axis=2))
     np.testing.assert_array_equal(resize(6, 8)(grey[:, :, 0]), np.repeat(grey, 3, axis=2))
     luma = colour @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(resize(6, 8, channels=1)(colour)[:, :, 0] - luma).max() <= 1  # its weights have 15 bits, then rounding
+    assert (
+        np.abs(resize(6, 8, channels=1)(colour)[:, :, 0] - luma).max() <= 1
+    )  # its weights have 15 bits, then rounding
     deep = noise(6, 8, 3, dtype="uint16")
     luma = deep @ np.array([0.299, 0.587, 0.114])
     assert np.abs(resize(6, 8, channels=1, dtype="uint16")(deep)[:, :, 0] - luma).max() <= 0.5 + 1e-6
@@ -184,7 +194,11 @@ def rgb_of(yuv: tuple[int, int, int], matrix: int, full: bool, bits: int) -> np.
     if full:
         y, u, v = luma / (2**bits - 1), (blue - 128 * unit) / (2**bits - 1), (red - 128 * unit) / (2**bits - 1)
     else:
-        y, u, v = (luma - 16 * unit) / (219 * unit), (blue - 128 * unit) / (224 * unit), (red - 128 * unit) / (224 * unit)
+        y, u, v = (
+            (luma - 16 * unit) / (219 * unit),
+            (blue - 128 * unit) / (224 * unit),
+            (red - 128 * unit) / (224 * unit),
+        )
     r, b = y + 2 * (1 - red_weight) * v, y + 2 * (1 - blue_weight) * u
     return np.clip([r, (y - red_weight * r - blue_weight * b) / (1 - red_weight - blue_weight), b], 0, 1)
 

@@ -96,8 +96,8 @@ class DecordDecoder:
         return self._num_frames
 
     def opens_like_reference(self) -> bool:
-        """Whether the first frame has PyAV's upright size."""
-        return next(self._frames(1)).shape[:2] == (self.height, self.width)
+        """Whether the first frame has PyAV's upright size, and three channels (some rotated ones have four)."""
+        return next(self._frames(1)).shape == (self.height, self.width, 3)
 
     def read(self, indices: Sequence[int], resize: Resize) -> Generator[NDArray[Any]]:
         wanted = set(indices)

@@ -1,8 +1,7 @@
 """Pictures through Pillow: folders of numbered images, and animated images that FFmpeg cannot read.
 
 PNG, JPEG, BMP, TIFF, WebP and GIF; 1, 8 and 16 bits; grey, palette, RGB and CMYK, alpha dropped; float TIFF. EXIF
-orientation is applied. Of a TIFF with several pages the first is read. Pillow cuts pictures of 16 bits and several
-channels down to 8, so those are read by FFmpeg.
+orientation is applied. Of a TIFF with several pages the first is read. What Pillow gets wrong is read by FFmpeg.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ def load_image(path: str) -> NDArray[Any]:
         SourceError: The file has gone.
     """
     with _errors_of(path), Image.open(path) as image:
-        if _has_16_bit_channels(image):
-            return _turned(_load_deep(path), _orientation(image))
+        if _needs_ffmpeg(image):
+            return _turned(_load_by_ffmpeg(path), _orientation(image))
         return _array(ImageOps.exif_transpose(image), path)
 
 
@@ -221,20 +220,26 @@ def _array(image: Image.Image, path: str) -> NDArray[Any]:
     return np.asarray(image.convert("RGB"))
 
 
-def _has_16_bit_channels(image: Image.Image) -> bool:
-    """Whether Pillow would cut 16-bit channels down to 8: the file's raw mode has 16 bits, its own mode has not."""
+def _needs_ffmpeg(image: Image.Image) -> bool:
+    """Whether Pillow would cut 16-bit channels down to 8, or scramble an uncompressed TIFF that lies on its side."""
+    if image.format == "TIFF" and image.info.get("compression") == "raw" and _orientation(image) >= 5:
+        return True
+    # the file's raw mode has 16 bits, the mode that Pillow gives it has not
     raw_modes = [
         str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in getattr(image, "tile", [])
     ]
     return any(";16" in mode for mode in raw_modes) and not image.mode.startswith("I")
 
 
-def _load_deep(path: str) -> NDArray[Any]:
+def _load_by_ffmpeg(path: str) -> NDArray[Any]:
     try:
         with av.open(f"file:{path}") as container:
             frame = next(container.decode(video=0))
-            grey = sum(not component.is_alpha for component in frame.format.components) == 1
-            pixels: NDArray[Any] = frame.reformat(format="gray16le" if grey else "gbrp16le", threads=1).to_ndarray()
+            components = [component for component in frame.format.components if not component.is_alpha]
+            grey = len(components) == 1 and not frame.format.has_palette
+            deep = max(component.bits for component in components) > 8
+            wanted = ("gray16le" if deep else "gray") if grey else ("gbrp16le" if deep else "rgb24")
+            pixels: NDArray[Any] = frame.reformat(format=wanted, threads=1).to_ndarray()
             return pixels
     except (FFmpegError, OSError, StopIteration) as error:
         raise DecodeError(f"cannot be decoded as an image: {error}", fix=_DAMAGED, file=path) from error

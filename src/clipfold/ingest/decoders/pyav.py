@@ -70,7 +70,7 @@ class PyAVDecoder:
         self.version = f"{av.__version__} libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
         self.packets = scan_packets(self.path)
         self.fps = self.packets.fps
-        self.defect = self._find_defect()
+        self.defect = _cut_short(self.path, self.packets.ends_within)
         self._size: tuple[int, int] | None = None
         self._can_seek = len(self.packets.pts) > 0
 
@@ -193,16 +193,6 @@ class PyAVDecoder:
             self._size = _upright(frame)
         return self._size
 
-    def _find_defect(self) -> DecodeError | None:
-        num_bytes, declared = os.path.getsize(self.path), declared_bytes(self.path)
-        if declared is not None and declared > num_bytes:
-            found = f"{num_bytes:,} bytes, expected at least the {declared:,} that its header says"
-        elif self.packets.ends_within:
-            found = "it ends within a frame"
-        else:
-            return None
-        return DecodeError(f"the file is cut short: {found}", fix=_DAMAGED, file=self.path)
-
     def _wrong_count(self, what: str, frame: int | None = None) -> DecodeError:
         return DecodeError(f"delivers {what}", fix=_DAMAGED, file=self.path, frame=frame)
 
@@ -218,6 +208,13 @@ def scan_packets(path: str, *, options: dict[str, str] | None = None) -> Packets
         raise SourceError("the file has gone since it was listed", fix="list the sources again", file=path)
     if os.path.getsize(path) == 0:
         raise DecodeError("the file is empty: 0 bytes, expected a video", fix="copy it again or remove it", file=path)
+    try:
+        return _scan(path, options or {})
+    except DecodeError as error:
+        raise (_cut_short(path) or error) from error.__cause__
+
+
+def _scan(path: str, options: dict[str, str]) -> Packets:
     try:
         with _open(path, options) as container:
             stream = _best_stream(container, path)
@@ -255,6 +252,17 @@ def scan_packets(path: str, *, options: dict[str, str] | None = None) -> Packets
         pixel_format=pixel_format,
         is_best_first=is_best_first,
     )
+
+
+def _cut_short(path: str, ends_within: bool = False) -> DecodeError | None:
+    num_bytes, declared = os.path.getsize(path), declared_bytes(path)
+    if declared is not None and declared > num_bytes:
+        found = f"{num_bytes:,} bytes, expected at least the {declared:,} that its header says"
+    elif ends_within:
+        found = "it ends within a frame"
+    else:
+        return None
+    return DecodeError(f"the file is cut short: {found}", fix=_DAMAGED, file=path)
 
 
 def _is_shown(packet: Any, codec: str) -> bool:
