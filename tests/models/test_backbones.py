@@ -12,7 +12,7 @@ from clipfold.errors import PluginError
 from clipfold.models.backbones import backbone_names, make_backbone
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "regnet_y_400mf"])
 @pytest.mark.parametrize("in_channels", [1, 3, 5])
 def test_torchvision_models(name, in_channels):
     model = make_backbone(name, num_classes=4, in_channels=in_channels, size=(32, 96))

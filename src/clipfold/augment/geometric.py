@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -132,8 +133,7 @@ class Erasing(Augmentation):
         """``box``, int64 (B, 4): top, left, height, width (0 where it does not apply); ``value``, float64 (B, C)."""
         applies = draw.bernoulli(self.p)
         area = draw.uniform(low=self.scale[0], high=self.scale[1])
-        log_low, log_high = torch.tensor(self.ratio, dtype=torch.float64).log().tolist()
-        stretch = (draw.uniform(low=log_low, high=log_high) / 2).exp()
+        stretch = (draw.uniform(low=math.log(self.ratio[0]), high=math.log(self.ratio[1])) / 2).exp()
         sides = []
         for size, share in ((spec.height, area.sqrt() * stretch), (spec.width, area.sqrt() / stretch)):
             sides.append((size * share).round().long().clamp(1, size) * applies)

@@ -46,10 +46,10 @@ def make_backbone(
     if num_classes < 1 or in_channels < 1:
         raise ValueError(f"num_classes {num_classes} and in_channels {in_channels}, expected at least 1 each")
     make = load("backbones", name, {known: f"torchvision.models:{known}" for known in backbone_names()})
-    build = functools.partial(_build, make, name, num_classes, in_channels)
+    model = _build(make, name, num_classes, in_channels)
     if size is not None and name in backbone_names():
-        _check_size(build, name, num_classes, (in_channels, *size))
-    return build()
+        _check_size(model, name, num_classes, (in_channels, *size))
+    return model
 
 
 def _build(make: Any, name: str, num_classes: int, in_channels: int) -> nn.Module:
@@ -82,28 +82,31 @@ def _replace_stem(model: nn.Module, name: str, in_channels: int) -> None:
             bias=layer.bias is not None,
             padding_mode=layer.padding_mode,
         )
-        if not layer.weight.is_meta:
-            nn.init.normal_(stem.weight, std=float(layer.weight.detach().std()))
+        nn.init.normal_(stem.weight, std=float(layer.weight.detach().std()))
         parent, _, attribute = path.rpartition(".")
         setattr(model.get_submodule(parent), attribute, stem)
         return
     raise ValueError(f"backbone {name!r} has no first convolution of 3 channels; let the reducer give 3 channels")
 
 
-def _check_size(build: Any, name: str, num_classes: int, shape: tuple[int, ...]) -> None:
-    """Run the network on pictures without content: costs no arithmetic."""
+def _check_size(model: nn.Module, name: str, num_classes: int, shape: tuple[int, ...]) -> None:
+    """Run the network on pictures without content: shapes alone, no arithmetic."""
     picture = "x".join(map(str, shape))
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model = build().eval()
-        try:
-            with torch.no_grad():
-                logits = model(torch.empty(2, *shape))
-        except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(
-                f"backbone {name!r} cannot take pictures of {picture} (C, H, W): {reason}; "
-                "convert to larger clips, or choose another backbone such as resnet18"
-            ) from error
-    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if found != (2, num_classes):
-        raise ValueError(f"backbone {name!r} gives {found} for 2 pictures of {picture}, expected (2, {num_classes})")
+    state = {key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]}
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = torch.func.functional_call(model, state, (torch.empty(2, *shape, device="meta"),))
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"backbone {name!r} cannot take pictures of {picture} (C, H, W): {reason}; "
+            "convert to larger clips, or choose another backbone such as resnet18"
+        ) from error
+    finally:
+        model.train(was_training)
+    if tuple(logits.shape) != (2, num_classes):
+        raise ValueError(
+            f"backbone {name!r} gives {tuple(logits.shape)} for 2 pictures of {picture}, expected (2, {num_classes})"
+        )

@@ -112,7 +112,7 @@ class ClipClassifier(nn.Module):
                 full_scale = self.spec.full_scale
                 if first:
                     eager = Compose(members.augmentations[:first])
-                    pixels_BSCHW = eager.transform(self._floats(pixels_BSCHW), values[:first]).detach()
+                    pixels_BSCHW = eager.transform(self._floats(pixels_BSCHW), values[:first])
                     full_scale = 1.0
                 maps_BKHW = fold(forms[first:], *linear, full_scale=full_scale)(pixels_BSCHW)
         image: torch.Tensor = self.reducer(floats_BSCHW) if linear is None else self.reducer.finish(maps_BKHW)
