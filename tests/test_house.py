@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "clipfold"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 # A room may import the leaves, itself, and these.
-LEAVES = {"clip", "errors", "world", "rng", "files", "progress", "plugins", "pool"}
+LEAVES = {"clip", "errors", "world", "rng", "files", "progress", "plugins", "pool", "worker"}
 ROOMS = {
     "ingest": set(),
     "shards": {"ingest"},
@@ -37,12 +37,23 @@ HOMES = {
     "ray": ("shards/engines",),
     "pebble": ("pool",),
     "webdataset": ("shards",),
-    "simplejpeg": ("shards/codecs",),
+    "simplejpeg": ("shards/codecs", "demo"),
     "zstandard": ("shards/codecs",),
     "tyro": ("cli",),
     "fsspec": ("files", "stream/storage"),
 }
-DATA_WING_WITHOUT_TORCH = ("ingest", "shards", "pool", "files", "clip", "errors", "world", "progress", "plugins")
+DATA_WING_WITHOUT_TORCH = (
+    "ingest",
+    "shards",
+    "pool",
+    "worker",
+    "files",
+    "clip",
+    "errors",
+    "world",
+    "progress",
+    "plugins",
+)
 
 
 def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
