@@ -14,7 +14,7 @@ import torch
 __all__ = ["reduce", "reduce_grad", "supports"]
 
 _CLIPS_PER_TILE = 4  # products of several clips are shared out over threads; one product of K = 8 rows hardly is
-_VALUES_PER_TILE = {"cpu": 1 << 21}  # 8 MB of fp32: of 1 to 64 MB the fastest at 32x96 and at 16x701 (1 and 2 threads)
+_VALUES_PER_TILE = {"cpu": 1 << 21}  # 8 MB of fp32: of 1 to 64 MB, 4 and 8 were the fastest (32x96 and 16x701)
 _VALUES_PER_TILE_ELSEWHERE = 1 << 26  # on a GPU launches count, not the cache
 
 
