@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -295,6 +297,17 @@ def test_states_of_something_else(corpus: Corpus, tmp_path: Path, write_corpus: 
         assert stream.state_dict() == before
 
 
+def test_loading_a_state_ends_the_iteration(corpus: Corpus) -> None:
+    with ClipStream(corpus, batch_size=4, accumulate=2) as stream:
+        it = iter(stream)
+        for _ in range(3):
+            next(it)
+        stream.load_state_dict(stream.state_dict())
+        with pytest.raises(RuntimeError, match="a state was loaded"):
+            next(it)
+        assert len(list(stream)) == len(stream) - 2  # one step of five is done; len is now that of the next epoch
+
+
 def test_what_was_left_open_is_taken_from_the_state(corpus: Corpus, keys_of: Any) -> None:
     with ClipStream(corpus, batch_size=4, num_lanes=2, block_size=6, run_length=2) as stream:
         expected = keys_of(stream, 2)[1:]
@@ -409,3 +422,14 @@ def test_statistics(corpus: Corpus) -> None:
     assert found["num_failures"] == 0
     assert found["wait_seconds"] == stream.wait_seconds > 0
     assert stream.stats() == found  # also after it was closed
+
+
+def test_a_program_may_end_in_the_middle(corpora: Callable[[str], Path]) -> None:
+    code = (
+        "import sys; from clipfold.stream.loader import ClipStream; "
+        "stream = ClipStream(sys.argv[1], batch_size=2, prefetch=4); it = iter(stream); next(it)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(corpora("raw"))], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -70,7 +70,7 @@ class ClipStream:
         num_lanes: How many places of the epoch are read at once; ``None`` for what follows from its size.
         block_size: Samples that are permuted together within a lane; ``None`` likewise.
         run_length: Neighbours that stay together: larger is coarser, and makes remote reads larger.
-        num_threads: Threads that read and decode; ``None`` for the CPU cores, at most 8.
+        num_threads: Threads that read and decode; ``None`` for the CPU cores, at most 12.
         prefetch: Batches that are prepared ahead, at least 1. Memory for ``prefetch + 1`` batches is taken.
         device: Where batches are handed out; ``None`` is the CPU. CUDA gets page-locked host memory, three batches of
             device memory and a CUDA stream of its own.
@@ -138,7 +138,7 @@ class ClipStream:
         shuffled = split == "train" if shuffle is None else bool(shuffle)
         self._plan = Plan(table["num_samples"], seed=seed, shuffle=shuffled, **self._chosen_order)
         self._fingerprint = fingerprint(table)
-        self._position = 0
+        self._position = self._micro = 0  # where the next step starts, and which micro-batch of it comes next
         if self.tail == "cross" and self.global_batch_size > self.num_samples:
             raise ValueError(
                 f"global batch of {self.global_batch_size} clips (batch_size {self.batch_size} x "
@@ -205,10 +205,7 @@ class ClipStream:
         if self._is_closed:
             raise ValueError("the stream is closed: make a new one")
         self._iteration += 1
-        if self._pipeline is not None:
-            ahead = self._pipeline.peek()  # what was prepared ahead is what comes next, unless a step was left half way
-            if self._pipeline.is_stopped or ahead is None or (ahead.start, ahead.micro) != (self._position, 0):
-                self._discard()
+        self._micro = 0
         return _Iteration(self, self._iteration, (self.epoch + 1) * self.num_samples)
 
     def state_dict(self) -> dict[str, int | str]:
@@ -237,6 +234,8 @@ class ClipStream:
             raise ResumeError(f"the saved state cannot be used: {error}", fix="start a new run") from error
         state.check_fits(self._state(plan))
         self._discard()
+        self._iteration += 1
+        self._micro = 0
         self._plan = self._filler.plan = plan
         self._position = state.position
 
@@ -318,6 +317,7 @@ class ClipStream:
             self._discard()
             raise
         self._num_batches += 1
+        self._micro = 0 if ready.ask.is_last else ready.ask.micro + 1
         if ready.ask.is_last:
             self._position = ready.ask.stop
         return ready.batch
@@ -339,8 +339,12 @@ class ClipStream:
             )
 
     def _running_pipeline(self) -> Pipeline:
-        if self._pipeline is not None and self._pipeline.is_stopped:
-            self._discard()
+        """The pipeline whose next batch is the one that comes next; what was prepared for something else is dropped."""
+        if self._pipeline is not None:
+            ahead = self._pipeline.peek()
+            if ahead is None or (ahead.start, ahead.micro) != (self._position, self._micro):
+                self._discard()
+                self._micro = 0
         if self._pipeline is None:
             self._pipeline = self._start()
         return self._pipeline
@@ -414,7 +418,7 @@ class _Iteration:
 
 
 def _default_threads() -> int:
-    return min(8, len(os.sched_getaffinity(0)))
+    return min(12, len(os.sched_getaffinity(0)))
 
 
 def _at_least(name: str, value: int, least: int) -> int:

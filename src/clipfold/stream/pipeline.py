@@ -108,14 +108,11 @@ class Pipeline:
         self._stopped = False
 
     def peek(self) -> Ask | None:
-        """What :meth:`take` gives next."""
+        """What :meth:`take` gives next; ``None`` after the last, or where it was stopped."""
         with self._changed:
+            if self._stopped:
+                return None
             return self._tickets[0].ask if self._tickets else self._ask(self._num_asked)
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it was stopped."""
-        return self._stopped
 
     def take(self) -> Ready | None:
         """The next batch, ``None`` after the last. What was taken before is no longer valid.
