@@ -56,6 +56,8 @@ def test_root_as_a_sequence_and_as_a_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["."]
     touch(tmp_path / "other", "v.mp4")
     assert names(tmp_path / "other" / "v.mp4") == ["v.mp4"]
+    with pytest.raises(SourceError, match="a single image: give its folder"):
+        find_sources(tmp_path / "1.png")
 
 
 def test_split_folders(tmp_path: Path) -> None:

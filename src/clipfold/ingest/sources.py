@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from clipfold.errors import SourceError
+from clipfold.ingest.animation import is_animation
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -46,7 +47,6 @@ VIDEO_EXTENSIONS = frozenset([
     ".rm", ".rmvb", ".dv",
 ])
 # fmt: on
-_MAY_BE_ANIMATED = frozenset([".gif", ".webp", ".png", ".apng"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +204,9 @@ class _Walk:
             return
         self._seen.add(real)
         extension = path.suffix.lower()
-        if extension not in VIDEO_EXTENSIONS and not _is_animation(path):
-            self._ignore(path, "no video or image by its name")
+        if extension not in VIDEO_EXTENSIONS and not is_animation(path):
+            still = extension in IMAGE_EXTENSIONS
+            self._ignore(path, "a single image: give its folder" if still else "no video or image by its name")
             return
         status = path.stat()
         self._add(path, "video", status.st_size, status.st_mtime_ns)
@@ -222,7 +223,7 @@ class _Walk:
                 (self._links if path.is_symlink() else folders).append(path)
             elif not path.is_file():
                 self._ignore(path, "neither a file nor a folder")
-            elif path.suffix.lower() in IMAGE_EXTENSIONS and not _is_animation(path):
+            elif path.suffix.lower() in IMAGE_EXTENSIONS and not is_animation(path):
                 images.append(path)
             elif path.is_symlink() and path.suffix.lower() in VIDEO_EXTENSIONS:
                 self._links.append(path)
@@ -322,30 +323,3 @@ class _Walk:
 
     def _ignore(self, path: Path, reason: str) -> None:
         self.ignored.append(Ignored(name=self._name(path), reason=reason))
-
-
-def _is_animation(path: Path) -> bool:
-    """Whether a GIF, WebP or PNG holds more than one picture, by its first bytes where they tell."""
-    if path.suffix.lower() not in _MAY_BE_ANIMATED:
-        return False
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-    except OSError:
-        return False
-    if head.startswith(b"\x89PNG"):
-        data = head.find(b"IDAT")
-        return b"acTL" in (head if data < 0 else head[:data])
-    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X":
-        return bool(head[20] & 2)  # the flag ANIM (developers.google.com/speed/webp/docs/riff_container)
-    return head.startswith(b"GIF8") and _gif_is_animated(path)
-
-
-def _gif_is_animated(path: Path) -> bool:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return bool(getattr(image, "is_animated", False))
-    except Exception:  # a broken picture stays a frame; its decoder says what is wrong with it
-        return False

@@ -10,7 +10,8 @@ import pytest
 from clipfold.clip import ClipSpec
 from clipfold.errors import DecodeError
 from clipfold.ingest.decoders import open_source
-from clipfold.ingest.decoders.pyav import PyAVDecoder, scan_packets
+from clipfold.ingest.decoders.packets import scan_packets
+from clipfold.ingest.decoders.pyav import PyAVDecoder
 from clipfold.ingest.resize import Resize
 
 RESIZE = Resize(spec=ClipSpec(height=32, width=96))

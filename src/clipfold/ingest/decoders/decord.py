@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipfold.errors import DecodeError, PluginError
-from clipfold.ingest.decoders.pyav import PyAVDecoder, scan_packets
+from clipfold.ingest.decoders.packets import scan_packets
+from clipfold.ingest.decoders.pyav import PyAVDecoder
 from clipfold.ingest.resize import Resize
 from clipfold.ingest.sources import Source
 

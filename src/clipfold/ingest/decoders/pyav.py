@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
-from av.stream import Disposition
 from numpy.typing import NDArray
 
-from clipfold.errors import DecodeError, SourceError
-from clipfold.ingest.decoders.containers import declared_bytes
+from clipfold.errors import DecodeError
+from clipfold.ingest.decoders.packets import (
+    DAMAGED,
+    LIBAV_ERRORS,
+    best_stream,
+    cut_short,
+    open_video,
+    plain,
+    scan_packets,
+)
 from clipfold.ingest.resize import Resize
 from clipfold.ingest.sources import Source
 
-__all__ = ["Packets", "PyAVDecoder", "scan_packets"]
-
-_DAMAGED = "copy the file again from where it came from; --keep-partial keeps the full clips before the damage"
-_LIBAV_ERRORS = (FFmpegError, OSError, UnicodeDecodeError)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packets:
-    """What a pass over a file's packets tells, without decoding any: a few milliseconds.
-
-    Args:
-        num_frames: Packets that will become frames; those that an edit list discards are not counted.
-        num_discarded: Packets that an edit list discards.
-        pts: int64, rising: the pts of each frame, or empty where some are missing or repeated.
-        keys: int64, rising: the frames that are key frames.
-        ends_within: Whether the last packet is incomplete.
-        fps: Frames per second, 0.0 where unknown.
-        codec, container, pixel_format: FFmpeg's names.
-        is_best_first: Whether the stream read is the file's first video stream.
-    """
-
-    num_frames: int
-    num_discarded: int
-    pts: NDArray[np.int64]
-    keys: NDArray[np.int64]
-    ends_within: bool
-    fps: float
-    codec: str
-    container: str
-    pixel_format: str
-    is_best_first: bool
+__all__ = ["PyAVDecoder"]
 
 
 class PyAVDecoder:
@@ -70,7 +44,7 @@ class PyAVDecoder:
         self.version = f"{av.__version__} libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
         self.packets = scan_packets(self.path)
         self.fps = self.packets.fps
-        self.defect = _cut_short(self.path, self.packets.ends_within)
+        self.defect = cut_short(self.path, self.packets.ends_within)
         self._size: tuple[int, int] | None = None
         self._can_seek = len(self.packets.pts) > 0
 
@@ -169,8 +143,8 @@ class PyAVDecoder:
     def _decode(self, seek_to: int | None = None) -> Generator[av.VideoFrame]:
         num_done = 0
         try:
-            with _open(self.path) as container:
-                stream = _best_stream(container, self.path)
+            with open_video(self.path) as container:
+                stream = best_stream(container, self.path)
                 stream.thread_type = "NONE"
                 stream.codec_context.thread_count = 1
                 if seek_to is not None:
@@ -178,11 +152,9 @@ class PyAVDecoder:
                 for frame in container.decode(stream):
                     yield frame
                     num_done += 1
-        except _LIBAV_ERRORS as error:
+        except LIBAV_ERRORS as error:
             where = None if seek_to is not None else num_done
-            raise DecodeError(
-                f"cannot be decoded: {_plain(error)}", fix=_DAMAGED, file=self.path, frame=where
-            ) from error
+            raise DecodeError(f"cannot be decoded: {plain(error)}", fix=DAMAGED, file=self.path, frame=where) from error
 
     def _upright_size(self) -> tuple[int, int]:
         if self._size is None:
@@ -194,120 +166,8 @@ class PyAVDecoder:
         return self._size
 
     def _wrong_count(self, what: str, frame: int | None = None) -> DecodeError:
-        return DecodeError(f"delivers {what}", fix=_DAMAGED, file=self.path, frame=frame)
-
-
-def scan_packets(path: str, *, options: dict[str, str] | None = None) -> Packets:
-    """Count a video's frames and note their times, without decoding.
-
-    Raises:
-        DecodeError: The file is empty, has no readable header, no video stream, or no frame.
-        SourceError: The file has gone.
-    """
-    if not os.path.exists(path):
-        raise SourceError("the file has gone since it was listed", fix="list the sources again", file=path)
-    if os.path.getsize(path) == 0:
-        raise DecodeError("the file is empty: 0 bytes, expected a video", fix="copy it again or remove it", file=path)
-    try:
-        return _scan(path, options or {})
-    except DecodeError as error:
-        raise (_cut_short(path) or error) from error.__cause__
-
-
-def _scan(path: str, options: dict[str, str]) -> Packets:
-    try:
-        with _open(path, options) as container:
-            stream = _best_stream(container, path)
-            codec = stream.codec_context.name
-            kept: list[tuple[int | None, bool]] = []
-            num_discarded, ends_within = 0, False
-            for packet in container.demux(stream):
-                if packet.size:
-                    num_discarded += packet.is_discard
-                    ends_within = packet.is_corrupt
-                    if _is_shown(packet, codec):
-                        kept.append((packet.pts, packet.is_keyframe))
-            # read before the container is closed: a stream's attributes point into it
-            fps = stream.average_rate
-            name, pixel_format = container.format.name, str(stream.codec_context.pix_fmt)
-            is_best_first = stream.index == container.streams.video[0].index
-    except _LIBAV_ERRORS as error:
-        raise DecodeError(
-            f"cannot be opened as a video: {_plain(error)}",
-            fix="check that it plays elsewhere; it may be no video at all, or cut short",
-            file=path,
-        ) from error
-    if not kept:
-        raise DecodeError("holds no frame: its video stream is empty", fix="copy it again or remove it", file=path)
-    pts, keys = _timeline(kept)
-    return Packets(
-        num_frames=len(kept),
-        num_discarded=num_discarded,
-        pts=pts,
-        keys=keys,
-        ends_within=ends_within,
-        fps=float(fps) if fps else 0.0,
-        codec=codec,
-        container=name,
-        pixel_format=pixel_format,
-        is_best_first=is_best_first,
-    )
-
-
-def _cut_short(path: str, ends_within: bool = False) -> DecodeError | None:
-    num_bytes, declared = os.path.getsize(path), declared_bytes(path)
-    if declared is not None and declared > num_bytes:
-        found = f"{num_bytes:,} bytes, expected at least the {declared:,} that its header says"
-    elif ends_within:
-        found = "it ends within a frame"
-    else:
-        return None
-    return DecodeError(f"the file is cut short: {found}", fix=_DAMAGED, file=path)
-
-
-def _is_shown(packet: Any, codec: str) -> bool:
-    """Whether a packet becomes a frame: not one outside the edit list, nor a hidden frame of VP8."""
-    if packet.is_discard:
-        return False
-    if codec in ("vp8", "libvpx"):  # RFC 6386, 9.1: bit 4 of the frame tag is show_frame
-        return bool(memoryview(packet)[0] & 0x10)
-    return True
-
-
-def _timeline(kept: list[tuple[int | None, bool]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    nothing = np.empty(0, dtype=np.int64)
-    if any(pts is None for pts, _ in kept):
-        return nothing, nothing
-    pts = np.array([pts for pts, _ in kept], dtype=np.int64)
-    order = np.argsort(pts, kind="stable")
-    if (np.diff(pts[order]) <= 0).any():
-        return nothing, nothing
-    is_key = np.array([key for _, key in kept], dtype=bool)
-    return pts[order], np.flatnonzero(is_key[order])
-
-
-def _open(path: str, options: dict[str, str] | None = None) -> Any:
-    # file: so that a name with a colon is no URL; broken metadata is no reason to refuse a video
-    return av.open(f"file:{path}", metadata_errors="replace", options=options or {})
-
-
-def _best_stream(container: Any, path: str) -> Any:
-    stream = container.streams.best("video")
-    if stream is None or stream.disposition & Disposition.attached_pic or stream.codec_context is None:
-        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
-        raise DecodeError(
-            f"holds no video stream: found {', '.join(kinds)}",
-            fix="remove it, or leave it out with --exclude",
-            file=path,
-        )
-    return stream
+        return DecodeError(f"delivers {what}", fix=DAMAGED, file=self.path, frame=frame)
 
 
 def _upright(frame: av.VideoFrame) -> tuple[int, int]:
     return (frame.width, frame.height) if round(frame.rotation / 90) % 2 else (frame.height, frame.width)
-
-
-def _plain(error: Exception) -> str:
-    """The error's text without number and path, which our own message has."""
-    text = getattr(error, "strerror", None) or str(error)
-    return str(text)
