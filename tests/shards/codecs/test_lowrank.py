@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from clipfold.clip import ClipSpec
 from clipfold.errors import ShardError
 from clipfold.shards.codecs import get_codec
 from clipfold.shards.codecs.lowrank import Factors, Lowrank
+from clipfold.shards.codecs.lowrank_format import unpack
 
 Clip = NDArray[np.uint8]
 
@@ -63,6 +65,8 @@ SPECS = [
     ClipSpec(num_frames=20, channels=4, height=70, width=1),
     ClipSpec(num_frames=1, channels=1, height=1, width=1),
     ClipSpec(num_frames=5, channels=2, height=3, width=3000),
+    ClipSpec(num_frames=300, channels=2, height=4, width=50),  # more planes than pixels in a tile
+    ClipSpec(num_frames=300, channels=2, height=8, width=100),  # more planes than eigenvectors are sought for
 ]
 SMALL = ClipSpec(num_frames=6, channels=3, height=5, width=70)
 
@@ -210,6 +214,32 @@ def test_floats_are_what_the_factors_say(kind: Callable[[ClipSpec], Clip], spec:
     # fp32 sums of at most 18 rows whose products stay under 2^8 * sqrt(18 * 2048): each of the some 10 roundings in a
     # row is off by 2^-24 of that, which is 10 * 18 * 50,000 * 6e-8 = 0.5 at worst, and their root under 0.05
     assert np.abs(floats - read_slowly(codec.factors(data, spec))).max() < 0.05
+
+
+def test_linear_reducer_needs_no_pixels() -> None:
+    """What a kernel does: weights through the basis, rows of frequencies into K maps, K maps turned back."""
+    codec, spec = Lowrank(), SPECS[0]
+    data = codec.encode(moving(spec), spec)
+    factors = codec.factors(data, spec)
+    floats = np.empty(spec.shape_SCHW, np.float32)
+    codec.decode_floats(data, floats, spec)
+    weights_KSC = np.random.default_rng(5).normal(size=(4, spec.num_frames, spec.channels))
+    turned_KN = (dct(spec.channels) @ weights_KSC.transpose(0, 2, 1) @ dct(spec.num_frames).T).reshape(4, -1)
+    basis_RN, coefficients_RP = unpack(factors)
+    th, tw = factors.tile_height, factors.tile_width
+    tiles = []
+    for start, stop in pairwise(factors.row_starts):
+        weights_KR = turned_KN @ (basis_RN[start:stop] * factors.scales[start:stop, None]).T
+        frequencies_KP = weights_KR @ coefficients_RP[start:stop]
+        maps_KP = np.empty_like(frequencies_KP)
+        maps_KP[:, [row * tw + column for row, column in scan_order(th, tw, factors.scan)]] = frequencies_KP
+        tiles.append(dct(th).T @ maps_KP.reshape(4, th, tw) @ dct(tw))
+    maps_KHW = np.concatenate(tiles, axis=2)[:, :, : spec.width]
+    maps_KHW += factors.centre * weights_KSC.sum(axis=(1, 2))[:, None, None]
+    expected_KHW = np.einsum("ksc,schw->khw", weights_KSC, floats.astype(np.float64))
+    # the floats are off by at most 0.05 (above); weighted by normal numbers over S*C = 36 planes: 0.05 * 36 at worst,
+    # and the rounding of single planes is independent: 0.05 * 6
+    assert np.abs(maps_KHW - expected_KHW).max() < 0.3
 
 
 def test_factors_are_views() -> None:

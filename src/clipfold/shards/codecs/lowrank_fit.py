@@ -34,29 +34,30 @@ _LAMBDA = 0.12  # squared error in D^2 that a bit is worth; 0.06 to 0.25 give th
 _CODE_BITS = 4
 _ROW_BITS = 32  # the scale
 _MAX_EIGENVECTORS = 512
-_UNSEEN = 0.01  # of the allowed error: what is left out unseen, to save time
-_SCAN_PLANES = 16
+_UNSEEN = 0.04  # of the allowed error: what is left out unseen, to save time
+_SCAN_FREQUENCIES = (0, 1, 2, 4, 8, 16, 32, 64)
 _USUAL_STEP = 8.0  # in root mean squared errors: from 3.5 (noise) to 17 (a still picture)
 _SMALLEST_ROW_BITS = 100  # no kept row is smaller than this
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """One tile, turned: ``basis_RN.T @ coefficients_RP`` is the tile without what is too faint to be kept.
+    """One tile as orthonormal basis vectors and their coefficients, without what is too faint to be kept.
 
     Args:
         live: int64 (E), the planes (of C*S) that are not too faint.
         frequencies_EP: float32, the live frequencies of the tile, in the order of the scan.
-        basis_RN: float32, orthonormal rows.
-        coefficients_RP: float32, rows of falling energy.
-        energy_R: float64, sum of squares of each row of coefficients.
+        blocks_LRN: float32 (32, R, blocks), the rows as they are rounded, number by number of a block: first each basis
+            vector times the root of its row's energy, then the coefficients.
+        basis_blocks: How many of the blocks are basis.
+        energy_R: float64, falling: sum of squares of each row of coefficients.
         total_energy: Sum of squares of all frequencies.
     """
 
     live: NDArray[np.int64]
     frequencies_EP: NDArray[np.float32]
-    basis_RN: NDArray[np.float32]
-    coefficients_RP: NDArray[np.float32]
+    blocks_LRN: NDArray[np.float32]
+    basis_blocks: int
     energy_R: NDArray[np.float64]
     total_energy: float
 
@@ -79,12 +80,12 @@ class Quantised:
 
 
 def best_scan(pictures_TCSP: NDArray[np.float32], tile_height: int, tile_width: int, mse: float) -> int:
-    """The scan whose blocks hold the most alike numbers: by their widths in the slowest of the frame frequencies."""
-    slow_TCNP = plane_frequencies(pictures_TCSP, min(_SCAN_PLANES, pictures_TCSP.shape[2]))
-    slow_QP = np.abs(slow_TCNP).reshape(-1, tile_height * tile_width)
+    """The scan whose blocks hold the most alike numbers: by their widths in some of the frame frequencies."""
+    chosen = [frequency for frequency in _SCAN_FREQUENCIES if frequency < pictures_TCSP.shape[2]]
+    values_QP = np.abs(plane_frequencies(pictures_TCSP, chosen)).reshape(-1, tile_height * tile_width)
     bits = []
     for scan in range(NUM_SCANS):
-        largest = _blocks_RNB(slow_QP[:, coefficient_order(tile_height, tile_width, scan)]).max(axis=-1)
+        largest = _lanes(values_QP[:, coefficient_order(tile_height, tile_width, scan)]).max(axis=0)
         bits.append(float(np.log2(1 + largest / (_USUAL_STEP * np.sqrt(mse))).sum()))
     return int(np.argmin(bits))
 
@@ -113,17 +114,18 @@ def spectral_rows(frequencies_NP: NDArray[np.float32], total_energy: float, mse:
     order = np.argsort(-energy_N, kind="stable")
     live = order[: _num_live(energy_N[order], unseen)]
     live_EP = frequencies_NP[live]
-    turned_RE = _eigenvectors(live_EP[:_MAX_EIGENVECTORS], faint, len(live))
+    turned_RE = _eigenvectors(live_EP, faint)
     coefficients_RP = turned_RE @ live_EP
     energy_R = np.einsum("rp,rp->r", coefficients_RP, coefficients_RP).astype(np.float64)
-    falling = np.argsort(-energy_R, kind="stable")[: min(len(frequencies_NP), num_pixels)]
+    falling = np.argsort(-energy_R, kind="stable")
     basis_RN = np.zeros((len(falling), len(frequencies_NP)), np.float32)
-    basis_RN[:, live] = turned_RE[falling]
+    basis_RN[:, live] = turned_RE[falling] * np.sqrt(energy_R[falling]).astype(np.float32)[:, None]
+    basis_LRN = _lanes(basis_RN)
     return Rows(
         live=live,
         frequencies_EP=live_EP,
-        basis_RN=basis_RN,
-        coefficients_RP=coefficients_RP[falling],
+        blocks_LRN=np.concatenate([basis_LRN, _lanes(coefficients_RP[falling])], axis=2),
+        basis_blocks=basis_LRN.shape[2],
         energy_R=energy_R[falling],
         total_energy=total_energy,
     )
@@ -135,39 +137,49 @@ def _num_live(falling: NDArray[np.float32], unseen: float) -> int:
     return int(np.flatnonzero(tail > unseen).max(initial=0)) + 1
 
 
-def _eigenvectors(spun_MP: NDArray[np.float32], faint: float, num_live: int) -> NDArray[np.float32]:
-    """Eigenvectors of at least ``faint`` energy, strongest first; frequencies past the M first stay as they are."""
+def _eigenvectors(live_EP: NDArray[np.float32], faint: float) -> NDArray[np.float32]:
+    """float32 (R, E), R at most min(E, P): orthonormal planes of at least ``faint`` energy, strongest first.
+
+    From whichever of ``F F^T`` and ``F^T F`` is smaller; of more than 512 planes the weaker ones stay as they are.
+    """
+    num_planes, num_pixels = live_EP.shape
+    if num_planes > num_pixels:
+        energy, vectors = np.linalg.eigh((live_EP.T @ live_EP).astype(np.float64))
+        kept = np.flatnonzero(energy > faint)[::-1]
+        seen_ER = live_EP @ vectors[:, kept].astype(np.float32)
+        unit_RE: NDArray[np.float32] = (seen_ER / np.sqrt(energy[kept]).astype(np.float32)).T
+        return unit_RE
+    spun_MP = live_EP[:_MAX_EIGENVECTORS]
     energy, vectors = np.linalg.eigh((spun_MP @ spun_MP.T).astype(np.float64))
-    kept = np.flatnonzero(energy[::-1] > faint)[: spun_MP.shape[1]]
-    rest = num_live - len(spun_MP)
-    turned_RE = np.zeros((len(kept) + rest, num_live), np.float32)
-    turned_RE[: len(kept), : len(spun_MP)] = vectors[:, ::-1][:, kept].T
+    kept = np.flatnonzero(energy > faint)[::-1]
+    rest = num_planes - len(spun_MP)
+    turned_RE = np.zeros((len(kept) + rest, num_planes), np.float32)
+    turned_RE[: len(kept), : len(spun_MP)] = vectors[:, kept].T
     turned_RE[len(kept) + np.arange(rest), len(spun_MP) + np.arange(rest)] = 1
     return turned_RE
 
 
-def foretell(tile: Rows, step: float) -> tuple[float, float]:
-    """Bits and squared error of a tile at a step, foretold: basis and coefficients rounded, but not fitted again."""
-    choice = _choose_rows(tile, step)
-    kept = choice.kept
-    error = choice.error_R[kept].sum() * step**2 + tile.total_energy - tile.energy_R[: len(kept)][kept].sum()
-    return float(choice.bits_R[kept].sum()), float(error)
+def foretell(tile: Rows, step: float) -> float:
+    """Squared error of a tile at a step: basis and coefficients rounded, but not fitted to each other again."""
+    _, error_R, kept = _choose_rows(tile, step)
+    return float(tile.total_energy + error_R[kept].sum() * step**2 - tile.energy_R[: len(kept)][kept].sum())
 
 
-def quantise(tile: Rows, step: float) -> Quantised:
+def quantise(tile: Rows, step: float, num_planes: int) -> Quantised:
     """The tile in whole numbers. The coefficients are fitted anew to the rounded basis before they are rounded."""
-    choice = _choose_rows(tile, step)
-    basis = choice.basis_RN[choice.kept]
-    norms = np.sqrt(np.einsum("rn,rn->r", basis, basis))
-    unit_RE = basis[:, tile.live] / norms[:, None]
+    basis_RN, _, kept = _choose_rows(tile, step)
+    basis_RN = basis_RN[kept][:, :num_planes]
+    norms = np.sqrt(np.einsum("rn,rn->r", basis_RN, basis_RN))
+    unit_RE = basis_RN[:, tile.live] / norms[:, None]
     gram_RR = unit_RE @ unit_RE.T
     fitted_RP = np.linalg.solve(gram_RR, unit_RE) @ tile.frequencies_EP
-    whole = _rows_RN(_round_blocks(_blocks_RNB(fitted_RP / np.float32(step)))[0], fitted_RP.shape[1])
+    whole_LRN, _, _ = _round_blocks(_lanes(fitted_RP / np.float32(step)))
+    whole = _flat(whole_LRN)[:, : fitted_RP.shape[1]]
     missed_RP = fitted_RP - whole * np.float32(step)
     error = tile.total_energy - _energy(fitted_RP, gram_RR) + _energy(missed_RP, gram_RR)
     used = whole.any(axis=1)
     return Quantised(
-        basis_RN=basis[used].astype(np.int32),
+        basis_RN=basis_RN[used].astype(np.int32),
         coefficients_RP=whole[used].astype(np.int32),
         scales_R=(step / norms[used]).astype(np.float32),
         error=error,
@@ -209,62 +221,57 @@ def largest_step(measure: Callable[[float], float], start: float, target: float,
     return under[0]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Choice:
-    """In units of the step: rounded basis, and per row error and bits of basis and coefficients, and who is kept."""
-
-    basis_RN: NDArray[np.float32]
-    error_R: NDArray[np.float64]
-    bits_R: NDArray[np.float64]
-    kept: NDArray[np.bool_]
-
-
-def _choose_rows(tile: Rows, step: float) -> _Choice:
+def _choose_rows(tile: Rows, step: float) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
+    """Rounded basis, error in steps^2, and who is kept, of the rows that are strong enough at this step."""
     energy_R = tile.energy_R / step**2
     count = np.count_nonzero(energy_R > _LAMBDA * _SMALLEST_ROW_BITS)
-    energy_R = energy_R[:count]
-    scaled_RN = tile.basis_RN[:count] * np.sqrt(energy_R).astype(np.float32)[:, None]
-    basis_RNB, error_b, bits_b = _round_blocks(_blocks_RNB(scaled_RN))
-    _, error_c, bits_c = _round_blocks(_blocks_RNB(tile.coefficients_RP[:count] / np.float32(step)))
-    error_R, bits_R = error_b + error_c, bits_b + bits_c + _ROW_BITS
-    basis_RN = _rows_RN(basis_RNB, tile.basis_RN.shape[1])
-    kept = (error_R + _LAMBDA * bits_R < energy_R) & basis_RN.any(axis=1)
-    return _Choice(basis_RN=basis_RN, error_R=error_R, bits_R=bits_R, kept=kept)
+    whole_LRN, error_R, bits_R = _round_blocks(tile.blocks_LRN[:, :count] * np.float32(1 / step))
+    basis_RN = _flat(whole_LRN[:, :, : tile.basis_blocks])
+    kept = (error_R + _LAMBDA * (bits_R + _ROW_BITS) < energy_R[:count]) & basis_RN.any(axis=1)
+    return basis_RN, error_R, kept
 
 
-def _blocks_RNB(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    padding = -matrix.shape[1] % BLOCK
-    if padding:
-        matrix = np.pad(matrix, ((0, 0), (0, padding)))
-    return matrix.reshape(len(matrix), matrix.shape[1] // BLOCK, BLOCK)
+def _lanes(matrix_RN: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(R, N) as (32, R, blocks), padded with zeros: sums over a block's 32 numbers then run over whole arrays."""
+    rows, size = matrix_RN.shape
+    padded = np.zeros((rows, -(-size // BLOCK) * BLOCK), np.float32)
+    padded[:, :size] = matrix_RN
+    return np.ascontiguousarray(padded.reshape(rows, -(-size // BLOCK), BLOCK).transpose(2, 0, 1))
 
 
-def _rows_RN(blocks_RNB: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    return blocks_RNB.reshape(len(blocks_RNB), blocks_RNB.shape[1] * BLOCK)[:, :size]
+def _flat(blocks_LRN: NDArray[np.float32]) -> NDArray[np.float32]:
+    lanes, rows, blocks = blocks_LRN.shape
+    return blocks_LRN.transpose(1, 2, 0).reshape(rows, blocks * lanes)
 
 
 def _round_blocks(
-    values_RNB: NDArray[np.float32],
+    values_LRN: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
     """The whole numbers that each block is stored as, and per row the squared error and the bits."""
-    whole = np.rint(values_RNB)
-    low, high = whole.min(axis=-1), whole.max(axis=-1)
-    error_RN = np.einsum("rnb,rnb->rn", values_RNB, values_RNB).astype(np.float64)  # of leaving it out
-    bits_RN = np.full(error_RN.shape, float(_CODE_BITS))
-    filled = np.nonzero((low < 0) | (high > 0))
-    values, chosen = values_RNB[filled], whole[filled]
+    lanes, rows, blocks = values_LRN.shape
+    values_LQ = values_LRN.reshape(lanes, rows * blocks)
+    whole_LQ = np.rint(values_LQ)
+    low, high = whole_LQ.min(axis=0), whole_LQ.max(axis=0)
+    error_Q = np.einsum("lq,lq->q", values_LQ, values_LQ).astype(np.float64)  # of leaving it out
+    bits_Q = np.full(error_Q.shape, float(_CODE_BITS))
+    filled = np.flatnonzero((low < 0) | (high > 0))
+    values, whole = values_LQ[:, filled], whole_LQ[:, filled]
     width = block_widths(low[filled], high[filled])
     narrow = WIDTHS[np.searchsorted(WIDTHS, width) - 1].astype(np.int32)
-    limit = np.ldexp(np.float32(1), narrow - 1)[:, None]
-    clamped = np.clip(chosen, -limit, limit - 1)
-    full = np.clip(chosen, -MAX_VALUE - 1, MAX_VALUE)
-    errors = np.stack(
-        [error_RN[filled], *(np.square(values - w).sum(axis=-1, dtype=np.float64) for w in (clamped, full))]
-    )
+    limit = np.ldexp(np.float32(1), narrow - 1)
+    clamped = np.clip(whole, -limit, limit - 1)
+    np.clip(whole, -MAX_VALUE - 1, MAX_VALUE, out=whole)
+    errors = np.stack([error_Q[filled], *(np.einsum("lq,lq->q", d, d) for d in (values - clamped, values - whole))])
     sizes = np.stack([np.zeros_like(width), np.where(narrow > 1, narrow, 32), width]) * BLOCK
     best = np.argmin(errors + _LAMBDA * sizes, axis=0)
-    whole[filled] = np.where((best == 2)[:, None], full, np.where((best == 1)[:, None], clamped, 0))
+    np.copyto(whole, clamped, where=best == 1)
+    whole[:, best == 0] = 0
+    whole_LQ[:, filled] = whole
     pick = best, np.arange(len(best))
-    error_RN[filled] = errors[pick]
-    bits_RN[filled] += sizes[pick]
-    return whole, error_RN.sum(axis=1), bits_RN.sum(axis=1)
+    error_Q[filled] = errors[pick]
+    bits_Q[filled] += sizes[pick]
+    return (
+        whole_LQ.reshape(lanes, rows, blocks),
+        error_Q.reshape(rows, blocks).sum(axis=1),
+        bits_Q.reshape(rows, blocks).sum(axis=1),
+    )

@@ -157,8 +157,11 @@ def _blocks(matrix: NDArray[np.int32], num_columns: int) -> NDArray[np.int32]:
 
 
 def block_widths(low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.int32]:
-    """Bits that hold all whole numbers from ``low`` to ``high``, among those that have a code; 0 where both are 0."""
-    bits = np.frexp(np.maximum(high, -1 - low).astype(np.float32))[1] + 1
+    """Bits that hold all whole numbers from ``low`` to ``high``, among those that have a code; 0 where both are 0.
+
+    Numbers over MAX_VALUE are given its width: the caller clamps them.
+    """
+    bits = np.minimum(np.frexp(np.maximum(high, -1 - low).astype(np.float32))[1] + 1, WIDTHS[-1])
     bits = np.where((low == 0) & (high == 0), 0, bits)
     return WIDTHS[_CODE_OF_WIDTH[bits]].astype(np.int32)
 

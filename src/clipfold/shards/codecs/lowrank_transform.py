@@ -33,8 +33,7 @@ _TILE_HEIGHT = 32
 def tile_sides(height: int, width: int) -> tuple[int, int]:
     """Height and width of the tiles: about 2,048 pixels, at most 32 rows, as even a cover as can be.
 
-    16 x 701 makes 6 tiles of 16 x 117. Twice as wide is up to 6 % smaller where the camera is still and up to 50 %
-    larger where parts of the picture move on their own; half as wide is 5 to 40 % larger (basis).
+    16 x 701 makes 6 tiles of 16 x 117. Half or twice that helps some clips by a fifth and costs others a half.
     """
     tile_height = -(-height // -(-height // _TILE_HEIGHT))
     return tile_height, -(-width // -(-width * tile_height // _TILE_PIXELS))
@@ -83,19 +82,21 @@ def picture_frequencies(
     """
     s, c, h, w = clip_SCHW.shape
     rows, columns = tile_grid(h, w, tile_height, tile_width)
-    x = np.subtract(clip_SCHW.transpose(1, 0, 2, 3), np.float32(centre), dtype=np.float32, order="C")
-    if (rows * tile_height, columns * tile_width) != (h, w):
-        x = np.pad(x, ((0, 0), (0, 0), (0, rows * tile_height - h), (0, columns * tile_width - w)), mode="edge")
+    x = np.empty((c, s, rows * tile_height, columns * tile_width), np.float32)
+    np.subtract(clip_SCHW.transpose(1, 0, 2, 3), np.float32(centre), out=x[:, :, :h, :w])
+    x[:, :, :h, w:] = x[:, :, :h, w - 1 : w]
+    x[:, :, h:] = x[:, :, h - 1 : h]
     x = (x.reshape(-1, tile_width) @ dct_matrix(tile_width).T).reshape(c * s, rows, tile_height, columns * tile_width)
     x = (dct_matrix(tile_height) @ x).reshape(c * s, rows, tile_height, columns, tile_width)
     return np.ascontiguousarray(x.transpose(1, 3, 0, 2, 4)).reshape(rows * columns, c, s, tile_height * tile_width)
 
 
-def plane_frequencies(pictures_CSP: NDArray[np.float32], num_frequencies: int) -> NDArray[np.float32]:
-    """The DCT over frames, then over channels: float32 (..., C, S, P) -> (..., C, num_frequencies, P)."""
+def plane_frequencies(pictures_CSP: NDArray[np.float32], chosen: list[int] | None = None) -> NDArray[np.float32]:
+    """The DCT over frames, then over channels: float32 (..., C, S, P) -> the same shape, or only chosen frequencies."""
     c, s, p = pictures_CSP.shape[-3:]
-    x = dct_matrix(s)[:num_frequencies] @ pictures_CSP
-    return (dct_matrix(c) @ x.reshape(*x.shape[:-3], c, -1)).reshape(*x.shape[:-3], c, num_frequencies, p)
+    matrix = dct_matrix(s) if chosen is None else dct_matrix(s)[chosen]
+    x = matrix @ pictures_CSP
+    return (dct_matrix(c) @ x.reshape(*x.shape[:-3], c, -1)).reshape(*x.shape[:-3], c, len(matrix), p)
 
 
 def basis_frames(basis_RN: NDArray[np.float32], num_frames: int, channels: int) -> NDArray[np.float32]:
