@@ -48,6 +48,7 @@ _VERSION = 1
 _HEADER = struct.Struct("<8sHH10IIf4x")
 _ALIGNMENT = 16
 _MAX_TILE_PIXELS = 4096
+_MAX_SCALE = 2.0**20  # products of three such numbers are far from overflowing
 _DAMAGED = "the sample is damaged; convert again"
 _CODE_OF_WIDTH = np.searchsorted(WIDTHS, np.arange(21)).astype(np.uint8)
 _CODE_OF_WIDTH[1] = 2  # a block of -1 and 0 alone: too rare to be worth a code
@@ -267,8 +268,8 @@ def _check_tables(factors: Factors, limit: int) -> None:
     rows = factors.column_rows.reshape(factors.num_tiles, factors.num_columns)
     if (rows > ranks[:, None]).any() or (sizes < -(-factors.column_rows.astype(np.int64) // 8)).any():
         raise _damaged("a column with more rows than its tile", "at most the tile's rank")
-    if not (np.isfinite(factors.scales).all() and np.isfinite(factors.centre)):
-        raise _damaged("a scale that is not a number", "finite scales")
+    if not ((np.abs(factors.scales) <= _MAX_SCALE).all() and abs(factors.centre) <= _MAX_SCALE):  # also where NaN
+        raise _damaged("scales that no clip has", f"numbers up to {_MAX_SCALE:,.0f}")
 
 
 def unpack(factors: Factors) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
