@@ -114,6 +114,9 @@ class Convert:
     deadline_seconds: float | None = None
     """CPU seconds that a source may take from one clip to the next; 300 and more for large files by default."""
 
+    memory: str | None = None
+    """Memory that all workers may use together, such as 8GB; four fifths of the machine's by default."""
+
     engine: str = "local"
     """Where the work is done."""
 
@@ -159,6 +162,7 @@ class Convert:
                 max_failures=self.max_failures,
                 retry_skipped=self.retry_skipped,
                 deadline_seconds=self.deadline_seconds,
+                memory_bytes=None if self.memory is None else parse_size(self.memory),
                 engine=self.engine,
                 dry_run=self.dry_run,
             )

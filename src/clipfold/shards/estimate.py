@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from clipfold.errors import ClipfoldError
@@ -16,9 +17,10 @@ from clipfold.shards.summary import Skipped, size_text
 from clipfold.shards.task import Job, probe_source
 from clipfold.worker import Limits
 
-__all__ = ["Estimate", "check_space", "estimate", "evenly", "limits_for", "memory_bytes"]
+__all__ = ["Estimate", "available_bytes", "check_space", "estimate", "evenly", "limits_for"]
 
 _SAMPLE = 16
+_BRIEF = 60.0
 _OVERHEAD_BYTES = 2560  # of a clip in a tar: three headers, label, .json, padding
 _TOO_LITTLE = 1.1  # estimates err: refuse only what is clearly too much
 
@@ -96,11 +98,12 @@ def check_space(
     sample = [jobs[number] for number in evenly(len(jobs), _SAMPLE)]
     scale = len(jobs) / len(sample)
     spec = sample[0].options.spec
-    counted = estimate(engine, sample, limits, wants_bytes=False, show_progress=False)
+    brief = partial(_brief, limits)
+    counted = estimate(engine, sample, brief, wants_bytes=False, show_progress=False)
     if scale * sum(counted.num_clips) * (spec.num_bytes + _OVERHEAD_BYTES) * 2 < free:
         return  # even uncompressed, even with everything staged: no need to look closer
     if _fixed_bytes(sample[0]) is None:
-        counted = estimate(engine, sample, limits, wants_bytes=True, show_progress=False)
+        counted = estimate(engine, sample, brief, wants_bytes=True, show_progress=False)
     result = scale * counted.num_bytes
     needed = result + min(result, shard_bytes)
     if needed > _TOO_LITTLE * free:
@@ -110,6 +113,14 @@ def check_space(
             fix="free some, choose another folder, or a codec or spec that makes smaller clips",
             file=str(out),
         )
+
+
+def _brief(limits: Callable[[Job], Limits], job: Job) -> Limits:
+    """Less patience with a source that is looked at for an estimate only: the real attempt comes later."""
+    full = limits(job)
+    return replace(
+        full, cpu_seconds=min(full.cpu_seconds or _BRIEF, _BRIEF), wall_seconds=min(full.wall_seconds or _BRIEF, _BRIEF)
+    )
 
 
 def limits_for(job: Job, *, deadline_seconds: float | None, memory: int, num_workers: int) -> Limits:
@@ -123,7 +134,7 @@ def limits_for(job: Job, *, deadline_seconds: float | None, memory: int, num_wor
     return Limits(cpu_seconds=cpu, wall_seconds=4 * cpu + 60, memory_bytes=each, memory_alone_bytes=memory)
 
 
-def memory_bytes() -> int:
+def available_bytes() -> int:
     """Memory that workers may use together: four fifths of the machine's, or of the container's."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):

@@ -190,7 +190,7 @@ def load_source_list(path: Location) -> list[ListedSource]:
         OSError: It cannot be read.
     """
     try:
-        found = [_parse(json.loads(line)) for line in read_bytes(path).decode().splitlines()]
+        found = [_parse(json.loads(line)) for line in read_bytes(path).splitlines()]
         if [source.number for source in found] != list(range(len(found))):
             raise ValueError("the numbers do not run from 0")
     except ValueError as error:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["ConvertSummary", "Skipped", "size_text"]
+from clipfold.ingest.sources import SPLITS, Found
+from clipfold.shards.manifest import Manifest
+from clipfold.shards.source_list import ListedSource
+
+__all__ = ["SKIPPED_NAME", "ConvertSummary", "Skipped", "clips_by_class", "ignored_fields", "size_text", "summary_of"]
+
+SKIPPED_NAME = "skipped.jsonl"
 
 _MOST_LINES = 20
+_NUM_IGNORED_KEPT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,3 +122,35 @@ def size_text(num_bytes: float) -> str:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:,.1f} TB"
+
+
+def clips_by_class(counted: Iterable[tuple[ListedSource, int]]) -> dict[str, dict[str, int]]:
+    """Sums of (source, clips) by split and class."""
+    clips: dict[str, dict[str, int]] = {}
+    for source, num in counted:
+        if num:
+            of_split = clips.setdefault(source.split, {})
+            of_split[source.label or ""] = of_split.get(source.label or "", 0) + num
+    return {split: dict(sorted(clips[split].items())) for split in SPLITS if split in clips}
+
+
+def summary_of(out: Path, manifest: Manifest) -> ConvertSummary:
+    """What a finished corpus says of its own making."""
+    lines = (out / SKIPPED_NAME).read_bytes().splitlines()  # bytes: a name may hold what str takes for a line break
+    skipped = [Skipped(**json.loads(line)) for line in lines]
+    return ConvertSummary(
+        out=str(out),
+        num_sources=manifest.provenance["num_sources"],
+        num_converted=manifest.provenance["num_converted"],
+        num_clips=sum(totals.num_samples for totals in manifest.splits.values()),
+        num_bytes=sum(totals.num_bytes for totals in manifest.splits.values()),
+        clips=manifest.provenance["clips"],
+        skipped=[each for each in skipped if each.reason != "partial"],
+        partial=[each.name for each in skipped if each.reason == "partial"],
+    )
+
+
+def ignored_fields(found: Found) -> dict[str, Any]:
+    """The fields ``ignored`` and ``num_ignored`` of a summary."""
+    shown = [f"{each.name}: {each.reason}" for each in found.ignored[:_NUM_IGNORED_KEPT]]
+    return {"ignored": shown, "num_ignored": len(found.ignored)}
