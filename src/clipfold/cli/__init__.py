@@ -22,6 +22,8 @@ __all__ = ["main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("clipfold.cli.convert:Convert", "turn videos and image folders into shards of clips"),
     "verify": ("clipfold.cli.verify:Verify", "check every checksum and every sample of a corpus"),
+    "preview": ("clipfold.cli.preview:Preview", "draw a few clips of each class: picture, animation or page"),
+    "doctor": ("clipfold.cli.doctor:Doctor", "look at videos and image folders before converting them"),
     "train": ("clipfold.cli.train:Train", "train a clip classifier on a corpus"),
     "evaluate": ("clipfold.cli.evaluate:Evaluate", "evaluate a trained run on a split of a corpus"),
     "demo": ("clipfold.cli.demo:Demo", "make a small corpus, convert it, train and evaluate: the whole road"),
@@ -72,7 +74,8 @@ def _run(command: str, words: Sequence[str]) -> int:
 
     module, _, name = COMMANDS[command][0].partition(":")
     member = getattr(import_module(module), name)
-    parsed = tyro.cli(member, args=words, prog=f"clipfold {command}")
+    prog = f"clipfold {command}"
+    parsed = member.parse(words, prog) if hasattr(member, "parse") else tyro.cli(member, args=words, prog=prog)
     return int(parsed.run())
 
 
