@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import subprocess
 import sys
@@ -433,3 +434,16 @@ def test_a_program_may_end_in_the_middle(corpora: Callable[[str], Path]) -> None
         [sys.executable, "-W", "error", "-c", code, str(corpora("raw"))], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_indexes_are_read_without_the_parser(
+    corpora: Callable[[str], Path], keys_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11's parser is not safe between threads (SystemError, now and then), so no thread may need it."""
+
+    def broken(*_: Any) -> None:
+        raise SystemError("AST constructor recursion depth mismatch (before=57, after=56)")
+
+    monkeypatch.setattr(ast, "literal_eval", broken)
+    with ClipStream(corpora("raw"), batch_size=M) as stream:
+        assert len(keys_of(stream)) == 1
