@@ -11,19 +11,40 @@ finished shards. After a kill, whatever is not noted is appended again: the same
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Protocol
 
 from clipfold.shards.codecs import get_codec
 from clipfold.shards.index import ShardRow, shard_table_path, write_shard_table
 from clipfold.shards.manifest import SplitTotals
-from clipfold.shards.recipe import Recipe
 from clipfold.shards.source_list import ListedSource
-from clipfold.shards.staging import PartReader, Staging
+from clipfold.shards.staging import PartClip, PartReader, Staging
 from clipfold.shards.writer import ShardWriter
 
-__all__ = ["Assembly"]
+__all__ = ["Assembly", "Part", "ShardOptions"]
+
+
+class ShardOptions(Protocol):
+    """How clips are stored, and when a shard closes."""
+
+    @property
+    def codec(self) -> str: ...
+    @property
+    def codec_settings(self) -> Mapping[str, Any]: ...
+    @property
+    def shard_bytes(self) -> int: ...
+    @property
+    def shard_clips(self) -> int: ...
+
+
+class Part(Protocol):
+    """The clips of one source."""
+
+    def clips(self, start: int = 0) -> Iterator[tuple[int, PartClip]]:
+        """(place, clip) from place ``start`` on."""
+        ...
 
 
 class Assembly:
@@ -35,12 +56,21 @@ class Assembly:
         sources: The frozen list.
         classes: Names of the classes, in the order of their numbers.
         staging: Where the parts are.
+        open_part: Gives the part of a source; ``None`` takes the staged one.
     """
 
     def __init__(
-        self, out: Path, recipe: Recipe, sources: Sequence[ListedSource], classes: Sequence[str], staging: Staging
+        self,
+        out: Path,
+        recipe: ShardOptions,
+        sources: Sequence[ListedSource],
+        classes: Sequence[str],
+        staging: Staging,
+        *,
+        open_part: Callable[[ListedSource], Part] | None = None,
     ) -> None:
         self._out, self._recipe, self._sources, self._staging = out, recipe, sources, staging
+        self._open_part = open_part or (lambda source: PartReader(staging.part_path(source.number)))
         self._labels = {name: number for number, name in enumerate(classes)}
         self._labelled = all(source.label is not None for source in sources)
         self._extension = get_codec(recipe.codec, recipe.codec_settings).extension
@@ -69,7 +99,7 @@ class Assembly:
             OSError: The disk is full.
         """
         number, clip = self._staging.next_clip.get(source.split, (0, 0))
-        part = PartReader(self._staging.part_path(source.number))
+        part = self._open_part(source)
         writer = self._writer(source.split)
         self._parts[source.split].append(source.number)
         for self._at, staged in (
@@ -77,7 +107,7 @@ class Assembly:
         ):
             writer.append(
                 source=source.number,
-                clip=self._at[1],
+                clip=self._at[1] if staged.number is None else staged.number,
                 data=staged.data,
                 num_valid_frames=staged.num_valid_frames,
                 label=None if source.label is None else self._labels[source.label],
@@ -93,7 +123,7 @@ class Assembly:
         Raises:
             OSError: The disk is full.
         """
-        self._at = (len(self._sources), 0)
+        self._at = (max(source.number for source in self._sources) + 1, 0)
         for writer in self._writers.values():
             writer.close()
         totals = {}

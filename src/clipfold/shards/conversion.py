@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from clipfold.shards.assembly import Assembly
 from clipfold.shards.engines import Engine
 from clipfold.shards.estimate import available_bytes, check_space, estimate, limits_for
 from clipfold.shards.manifest import MANIFEST_NAME, Manifest, SplitTotals
+from clipfold.shards.output import check_out, plain_disk_errors
 from clipfold.shards.recipe import Recipe, check_same
 from clipfold.shards.source_list import ListedSource, freeze, load_source_list, save_source_list
 from clipfold.shards.staging import STAGING_NAME, PartReader, Staging
@@ -41,7 +41,6 @@ __all__ = ["SOURCES_NAME", "Conversion"]
 
 SOURCES_NAME = "sources.jsonl"
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _REASONS = {
     "DecodeError": "decode",
     "SourceError": "source",
@@ -117,10 +116,10 @@ class Conversion:
     def run(self, *, stops: bool, max_failures: int | None, retry_skipped: bool) -> ConvertSummary:
         """Begin, go on, or find that nothing is left to do."""
         was_there = self.out.exists()
-        self._check_out()
+        check_out(self.out)
         if (self.out / MANIFEST_NAME).exists() and not (self.out / STAGING_NAME).exists():
             return self._already_finished(retry_skipped=retry_skipped)
-        with _plain_disk_errors(self.out):
+        with plain_disk_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
             with Staging(self.out) as staging:
                 if (self.out / MANIFEST_NAME).exists():  # killed between its last two steps
@@ -150,20 +149,6 @@ class Conversion:
 
     def _plan(self) -> dict[str, Any]:
         return {"clipfold": version("clipfold"), **self.recipe.to_json()}
-
-    def _check_out(self) -> None:
-        """Refuse a folder that holds something else."""
-        if self.out.is_dir():
-            entries = sorted(path.name for path in self.out.iterdir())
-            if not entries or MANIFEST_NAME in entries or STAGING_NAME in entries:
-                return
-            shown = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "")
-            what = f"the output folder holds something else: {shown}; expected a new or empty folder"
-        elif self.out.exists():
-            what = "the output folder is a file"
-        else:
-            return
-        raise ClipfoldError(what, fix="name another output folder", file=str(self.out))
 
     def _list(self, staging: Staging) -> tuple[list[ListedSource], Found]:
         """The frozen list, made now or before, and what is there now."""
@@ -366,18 +351,3 @@ def _nothing_converted(listed: Sequence[ListedSource], staging: Staging) -> Sour
     shown = "\n".join(f"  {name}: {record['reason']}: {record['text']}" for name, record in records[:5])
     more = f"\n  ... and {len(records) - 5} more" if len(records) > 5 else ""
     return SourceError(f"none of {len(records)} sources could be converted, nothing was written\n{shown}{more}")
-
-
-@contextmanager
-def _plain_disk_errors(out: Path) -> Iterator[None]:
-    """A full disk is an error with a cure."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        raise ClipfoldError(
-            f"no space left on the disk ({error.strerror})",
-            fix="make room, then run the same command again: it goes on where it stopped",
-            file=str(out),
-        ) from error

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
 from typing import Any
 
@@ -191,8 +192,8 @@ def load_source_list(path: Location) -> list[ListedSource]:
     """
     try:
         found = [_parse(json.loads(line)) for line in read_bytes(path).splitlines()]
-        if [source.number for source in found] != list(range(len(found))):
-            raise ValueError("the numbers do not run from 0")
+        if any(after.number <= before.number for before, after in pairwise(found)) or (found and found[0].number < 0):
+            raise ValueError("the numbers do not rise")  # there may be gaps: a part of a corpus keeps its numbers
     except ValueError as error:
         raise SourceError(
             f"the frozen list of sources cannot be read: {error}", fix="convert into a new folder", file=str(path)

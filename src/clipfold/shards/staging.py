@@ -44,11 +44,15 @@ _MARK = b"CFPART1\n"
 
 @dataclass(frozen=True, kw_only=True)
 class PartClip:
-    """One clip of a part: what the codec made of it, and what the shard's index and ``.json`` say of it."""
+    """One clip of a part: what the codec made of it, and what the shard's index and ``.json`` say of it.
+
+    ``number`` is its number within its source; ``None`` where that is its place in the part.
+    """
 
     data: bytes
     num_valid_frames: int
     meta: Mapping[str, Any]
+    number: int | None = None
 
 
 def write_part(path: Path, clips: Iterable[PartClip], summary: dict[str, Any]) -> None:
@@ -72,6 +76,7 @@ def write_part(path: Path, clips: Iterable[PartClip], summary: dict[str, Any]) -
                     "xxh3": xxhash.xxh3_64_intdigest(clip.data),
                     "num_valid_frames": clip.num_valid_frames,
                     "meta": dict(clip.meta),
+                    "number": clip.number,
                 }
             )
         footer = json.dumps({"clips": listed, "summary": summary}, ensure_ascii=False).encode()
@@ -123,7 +128,8 @@ class PartReader:
                 data = file.read(clip["size"])
                 if xxhash.xxh3_64_intdigest(data) != clip["xxh3"]:
                     raise self._damaged(f"clip {number} does not have its checksum")
-                yield number, PartClip(data=data, num_valid_frames=clip["num_valid_frames"], meta=clip["meta"])
+                fields = {name: clip[name] for name in ("num_valid_frames", "meta", "number")}
+                yield number, PartClip(data=data, **fields)
 
     def _damaged(self, what: str) -> ShardError:
         return ShardError(

@@ -23,7 +23,7 @@ from clipfold.shards.tar import TarMember, iter_members
 from clipfold.shards.verify_report import VerifyReport
 from clipfold.shards.writer import dali_line
 
-__all__ = ["ShardCheck", "Yardstick"]
+__all__ = ["HashedReader", "ShardCheck", "Yardstick"]
 
 _READ_BYTES = 1 << 20
 _MAX_BYTES = {"cls": 20, "json": MAX_META_BYTES}
@@ -128,7 +128,7 @@ class ShardCheck:
     def _open_tar(self) -> None:
         try:
             with open_bytes(self._corpus.tar_location(self._split, self._number)) as file:
-                self._check_tar(_HashedReader(file))
+                self._check_tar(HashedReader(file))
         except OSError as error:
             self.add(_unreadable(error))
 
@@ -146,7 +146,7 @@ class ShardCheck:
             for row in index[rows]:
                 self.add(what, ".index.npy", key=sample_key(int(row["source"]), int(row["clip"])))
 
-    def _check_tar(self, reader: _HashedReader) -> None:
+    def _check_tar(self, reader: HashedReader) -> None:
         try:
             self._check_members(reader)
         except ShardError as error:
@@ -167,7 +167,7 @@ class ShardCheck:
         if found != expected:
             self.add(f"has sha256 {found.hex()[:16]}..., expected {expected.hex()[:16]}...")
 
-    def _check_members(self, reader: _HashedReader) -> None:
+    def _check_members(self, reader: HashedReader) -> None:
         sample: _Sample | None = None
         for member, read in iter_members(reader.read, int(self._shard["num_bytes"])):
             key, _, extension = member.name.partition(".")
@@ -268,7 +268,7 @@ class ShardCheck:
         row = self._index[min(int(np.searchsorted(ends, offset)), len(self._index) - 1)]
         return sample_key(int(row["source"]), int(row["clip"]))
 
-    def _check_unreached(self, reader: _HashedReader) -> None:
+    def _check_unreached(self, reader: HashedReader) -> None:
         """Where a damaged header ends the walk, the index still says where the other samples are."""
         for key, row in sorted(self._unseen.items(), key=lambda item: item[1].offset):
             if not reader.num_bytes <= row.offset <= row.offset + row.size <= int(self._shard["num_bytes"]):
@@ -284,7 +284,7 @@ class ShardCheck:
                 self._check_data(key, data, row)
 
 
-class _HashedReader:
+class HashedReader:
     """A file that is hashed while it is read, front to back."""
 
     def __init__(self, file: IO[bytes]) -> None:
