@@ -18,13 +18,14 @@ LEAVES = {"clip", "errors", "world", "rng", "files", "progress", "plugins", "poo
 ROOMS = {
     "ingest": set(),
     "shards": {"ingest"},
+    "looking": {"ingest", "shards"},
     "stream": {"ingest", "shards"},
     "augment": set(),
     "models": {"augment"},
     "training": {"ingest", "shards", "stream", "augment", "models"},
     "demo": {"ingest", "shards", "stream", "augment", "models", "training"},
     "testing": {"augment", "models"},
-    "cli": {"ingest", "shards", "stream", "augment", "models", "training", "demo"},
+    "cli": {"ingest", "shards", "looking", "stream", "augment", "models", "training", "demo"},
     "__main__": {"cli"},
 }
 # The files (prefixes below src/clipfold) that may import a library.
@@ -45,6 +46,7 @@ HOMES = {
 DATA_WING_WITHOUT_TORCH = (
     "ingest",
     "shards",
+    "looking",
     "pool",
     "worker",
     "files",

@@ -21,6 +21,8 @@ __all__ = ["main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("clipfold.cli.convert:Convert", "turn videos and image folders into shards of clips"),
+    "codecs": ("clipfold.cli.codecs:Codecs", "try every codec on a sample of your own clips"),
+    "repack": ("clipfold.cli.repack:Repack", "another codec, shard size or split; several corpora to one; a subset"),
     "verify": ("clipfold.cli.verify:Verify", "check every checksum and every sample of a corpus"),
     "preview": ("clipfold.cli.preview:Preview", "draw a few clips of each class: picture, animation or page"),
     "doctor": ("clipfold.cli.doctor:Doctor", "look at videos and image folders before converting them"),
