@@ -36,7 +36,6 @@ HOMES = {
     "triton": ("models/kernels",),
     "torch.distributed": ("training/distributed",),
     "ray": ("shards/engines",),
-    "pebble": ("pool",),
     "webdataset": ("shards",),
     "simplejpeg": ("shards/codecs", "demo"),
     "zstandard": ("shards/codecs",),
