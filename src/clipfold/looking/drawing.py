@@ -41,7 +41,7 @@ __all__ = [
     "text_width",
 ]
 
-PAPER, INK, MUTED, RED, LINE = (255, 255, 255), (28, 30, 33), (105, 112, 120), (200, 44, 36), (222, 225, 229)
+PAPER, INK, MUTED, RED, LINE = (245, 246, 248), (28, 30, 33), (105, 112, 120), (200, 44, 36), (214, 218, 223)
 
 _STRIP_RATIO = 4
 _STRIP_STEPS, _GRID_STEPS = 6, 8

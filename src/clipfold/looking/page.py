@@ -36,7 +36,7 @@ p { margin: .25rem 0; } .muted { color: var(--muted); font-size: .87rem; } .red 
 article { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem; min-width: 0; }
 figure { margin: .75rem 0 0; } figcaption { color: var(--muted); font-size: .8rem; }
 img { max-width: 100%; height: auto; display: block; border-radius: 4px; }
-img.frames { background: #fff; padding: 6px; } img.sharp { image-rendering: pixelated; width: 100%; }
+img.frames { background: #f5f6f8; padding: 6px; } img.sharp { image-rendering: pixelated; width: 100%; }
 .pair { display: grid; gap: .9rem; grid-template-columns: 1fr 1fr; align-items: start; }
 .wide .pair { grid-template-columns: 1fr; }
 table { border-collapse: collapse; margin: .75rem 0 0; font-size: .87rem; }

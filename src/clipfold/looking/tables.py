@@ -13,7 +13,7 @@ _BAR_CELLS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A title and rows of text; of the last table of a report the rows are lines.
+    """A title and rows of text.
 
     Args:
         title: Above it.
@@ -54,9 +54,8 @@ def show(tables: Sequence[Table], *, to_stderr: bool = False) -> None:
         if not table.rows:
             continue
         num = max(map(len, table.rows))
-        drawn = RichTable(
-            title=Text(table.title), title_justify="left", title_style="bold", show_header=bool(table.columns), box=None
-        )
+        console.print(Text(table.title, style="bold"))
+        drawn = RichTable(show_header=bool(table.columns), box=None)
         for place in range(num):
             heading = table.columns[place] if table.columns else ""
             right = place in table.numbers

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from clipfold.clip import ClipSpec, Dtype
 from clipfold.errors import DecodeError
 from clipfold.ingest.decoders import Decoder, open_source
+from clipfold.ingest.decoders.containers import declared_bytes
 from clipfold.ingest.decoders.images import load_image
 from clipfold.ingest.decoders.pyav import PyAVDecoder
 from clipfold.ingest.resize import Resize
@@ -107,7 +108,14 @@ def has_variable_rate(pts: NDArray[np.int64]) -> bool:
 
 def _probe_video(source: Source, depth: Depth) -> Probe:
     if depth == "headers":
-        return _video_header(source)
+        found = _video_header(source)
+        num_bytes, declared = os.path.getsize(source.path), declared_bytes(source.path)
+        if declared is not None and declared > num_bytes:
+            raise DecodeError(
+                f"the file is cut short: {num_bytes:,} bytes, expected at least the {declared:,} that its header says",
+                file=source.path,
+            )
+        return found
     decoder = PyAVDecoder(source)
     if decoder.defect is not None:
         raise decoder.defect
