@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clipfold import ClipSpec, PluginError, ResumeError, TrainConfig, TrainingError, train
+from clipfold.training.checkpoint import load_checkpoint
+from clipfold.training.metrics import MetricsLog
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = load_checkpoint(run / "checkpoint.pt")["model"]
+    return state
+
+
+def assert_same_weights(run: Path, other: Path) -> None:
+    first, second = weights(run), weights(other)
+    assert list(first) == list(second)
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """The metrics without what depends on the clock."""
+    return [
+        {name: value for name, value in line.items() if name not in ("clips_per_second", "wait_share")}
+        for line in MetricsLog.read(run / "metrics.jsonl")
+    ]
+
+
+def test_it_learns_and_says_so(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    summary = train(config(epochs=30, learning_rate=1e-2, augment="none"))
+    assert summary.is_finished
+    assert summary.last_top1 is not None
+    assert summary.last_top1 >= 0.75  # 12 clips, chance 1/3: at least 9 right by chance happens once in 2,600 runs
+    assert summary.num_clips == summary.num_steps * 8
+    run = tmp_path / "run"
+    assert {path.name for path in run.iterdir()} == {
+        ".lock", "config.json", "metrics.jsonl", "checkpoint.pt", "best.pt", "summary.json",
+    }  # fmt: skip
+    assert json.loads((run / "summary.json").read_text())["num_epochs"] == 30
+    written = MetricsLog.read(run / "metrics.jsonl")
+    assert [line["epoch"] for line in written if line["kind"] == "evaluation"] == list(range(30))
+    assert TrainConfig.load(run / "config.json").cpu_threads == 1
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(
+    config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(config(out=str(tmp_path / name), seed=seed, num_threads=1 if name == "b" else 3))
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+    assert not torch.equal(weights(tmp_path / "a")["backbone.0.weight"], weights(tmp_path / "c")["backbone.0.weight"])
+
+
+@pytest.mark.parametrize("backbone", ["small", "with_dropout"])
+@pytest.mark.parametrize("stop", [1, 6, 11, 17])  # 45 clips, batches of 8: epochs end after steps 6, 12 and 17
+def test_stopped_and_resumed_is_the_same_run(
+    config: Callable[..., TrainConfig], tmp_path: Path, stop: int, backbone: str
+) -> None:
+    changes = {"backbone": f"small_net_of_tests:{backbone}", "augment": "light"}
+    train(config(out=str(tmp_path / "whole"), **changes))
+    part = train(config(out=str(tmp_path / "parts"), max_steps=stop, **changes))
+    assert part.num_steps == stop
+    assert not part.is_finished
+    train(config(out=str(tmp_path / "parts"), resume="auto", num_threads=1, **changes))
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+
+
+def test_accumulation_sees_the_same_global_batches(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    """Without batch norm the gradient of a step is the sum over its micro-batches: equal up to fp32 rounding."""
+    changes = {"backbone": "small_net_of_tests:with_dropout", "epochs": 2, "augment": "none"}
+    for name, batch, accumulate in (("a", 8, 1), ("b", 4, 2), ("c", 2, 4)):
+        train(config(out=str(tmp_path / name), batch_size=batch, accumulate=accumulate, max_steps=1, **changes))
+    steps = {name: load_checkpoint(tmp_path / name / "checkpoint.pt")["stream"]["position"] for name in "abc"}
+    assert steps == {"a": 8, "b": 8, "c": 8}
+
+
+SCRIPT = """
+import json, sys
+sys.path.append(sys.argv[2])
+from clipfold import TrainConfig, train
+train(TrainConfig.from_json(json.loads(sys.argv[1])))
+"""
+
+
+def start(config: TrainConfig, small_net: Path) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", SCRIPT, json.dumps(config.to_json()), str(small_net)]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if path.exists() or process.poll() is not None:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} never appeared")
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_weights(
+    config: Callable[..., TrainConfig], small_net: Path, tmp_path: Path
+) -> None:
+    changes = {"epochs": 60, "checkpoint_every": 4, "augment": "light"}
+    train(config(out=str(tmp_path / "whole"), **changes))
+    killed = config(out=str(tmp_path / "killed"), resume="auto", **changes)
+    num_killed = 0
+    for _ in range(4):
+        process = start(killed, small_net)
+        before = (tmp_path / "killed" / "checkpoint.pt").stat().st_ino if num_killed else None
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:  # until it has written a checkpoint of its own
+            path = tmp_path / "killed" / "checkpoint.pt"
+            if path.exists() and path.stat().st_ino != before:
+                break
+            time.sleep(0.02)
+        time.sleep(0.05 * num_killed)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            num_killed += 1
+        process.communicate()
+    assert num_killed >= 2
+    assert load_checkpoint(tmp_path / "killed" / "checkpoint.pt")["step"] < 337  # ceil(45 * 60 / 8) and the rest
+    train(killed)
+    assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+    assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint(corpus: Path, small_net: Path, tmp_path: Path, number: signal.Signals) -> None:
+    run = tmp_path / "run"
+    words = ["train", "--data", str(corpus), "--out", str(run), "--backbone", "small_net_of_tests:small"]
+    words += ["--epochs", "100000", "--batch-size", "8", "--cpu-threads", "1", "--checkpoint-every", "3"]
+    env = {**os.environ, "PYTHONPATH": str(small_net)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clipfold", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+    )
+    wait_for(run / "checkpoint.pt", process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert f"stopped by {number.name}" in err
+    assert "--resume auto" in err
+    assert "Traceback" not in err
+    assert load_checkpoint(run / "checkpoint.pt")["step"] > 0
+
+
+def test_wrong_use_is_one_message(
+    config: Callable[..., TrainConfig], corpora: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(PluginError, match="temporal_conv"):
+        train(config(reducer="temporal_cnov", out=str(tmp_path / "a")))
+    with pytest.raises(PluginError, match="resnet18"):
+        train(config(backbone="resnet81", out=str(tmp_path / "b")))
+    with pytest.raises(PluginError, match="light"):
+        train(config(augment="lihgt", out=str(tmp_path / "c")))
+    with pytest.raises(ValueError, match="options of reducer"):
+        train(config(reducer_options=("depth=3",), out=str(tmp_path / "d")))
+    with pytest.raises(ValueError, match="smaller batch"):
+        train(config(batch_size=46, out=str(tmp_path / "e")))
+    with pytest.raises(ValueError, match="expected one of"):
+        train(config(eval_split="vall", out=str(tmp_path / "f")))
+    with pytest.raises(ValueError, match="PyTorch sees"):
+        train(config(device="cuda:99", out=str(tmp_path / "g")))
+    unlabelled = corpora(tmp_path / "unlabelled", {"train": 9}, classes=[])
+    with pytest.raises(TrainingError, match="no labels"):
+        train(config(data=str(unlabelled), out=str(tmp_path / "h")))
+    assert not (tmp_path / "h").exists()
+
+
+def test_a_folder_that_is_in_use_is_refused(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(TrainingError, match=r"something else than a run: thesis.txt"):
+        train(config(out=str(tmp_path / "other")))
+    train(config(max_steps=1))
+    with pytest.raises(ResumeError, match="--resume auto"):
+        train(config())
+
+
+def test_a_resume_that_does_not_fit_says_what_differs(
+    config: Callable[..., TrainConfig], corpora: Callable[..., Path], tmp_path: Path
+) -> None:
+    train(config(max_steps=3))
+    with pytest.raises(ResumeError, match=r"learning_rate 0.5, expected 0.002"):
+        train(config(resume="auto", learning_rate=0.5))
+    other = corpora(tmp_path / "other", {"train": 44, "val": 3})
+    with pytest.raises(ResumeError, match="num_samples"):
+        train(config(resume="auto", data=str(other)))
+    wide = corpora(tmp_path / "wide", {"train": 45}, spec=ClipSpec(num_frames=10, channels=3, height=8, width=24))
+    with pytest.raises(
+        ResumeError, match=r"weights of another model: reducer.*\(8, 3, 12, 1, 1\), expected \(8, 3, 10"
+    ):
+        train(config(resume="auto", data=str(wide)))
+
+
+def test_a_loss_that_is_no_number_names_the_clips(config: Callable[..., TrainConfig]) -> None:
+    with pytest.raises(TrainingError, match=r"not finite at step 0") as caught:
+        train(config(backbone="small_net_of_tests:not_a_number"))
+    assert "-0000" in caught.value.keys
+    assert "--learning-rate" in caught.value.fix
+
+
+def test_a_sample_that_cannot_be_read_stops_or_is_replaced(
+    config: Callable[..., TrainConfig], corpora: Callable[..., Path], tmp_path: Path
+) -> None:
+    broken = corpora(tmp_path / "broken", {"train": 45})
+    tar = broken / "train" / "train-000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[2000] ^= 1
+    tar.write_bytes(data)
+    with pytest.raises(Exception, match=r"checksum|xxh3"):
+        train(config(data=str(broken), out=str(tmp_path / "stops")))
+    summary = train(config(data=str(broken), out=str(tmp_path / "goes_on"), on_error="substitute"))
+    assert summary.is_finished
+    assert summary.num_failures == 3  # once an epoch
+    assert len((tmp_path / "goes_on" / "faults.0.jsonl").read_text().splitlines()) == 3
+
+
+def test_several_processes_are_refused(config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="several processes"):
+        train(config())
