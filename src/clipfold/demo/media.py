@@ -196,8 +196,8 @@ class _Scene:
         )
 
     def frames(self) -> NDArray[np.uint8]:
-        noise = words(self.height * self.width * 3 // 8 + 512, self.noise_key).view(np.uint8)
-        noise = (noise % (2 * _NOISE + 1)).astype(np.int16) - _NOISE
+        bits = words(self.height * self.width * 3 // 8 + 512, self.noise_key).view(np.uint8)
+        noise = (bits % (2 * _NOISE + 1)).astype(np.int16) - _NOISE
         starts = words(self.num_frames, self.noise_key, 1) % np.uint64(4096)
         frames_THWC = np.empty((self.num_frames, self.height, self.width, 3), np.uint8)
         for t in range(self.num_frames):
@@ -229,14 +229,14 @@ def _span(middle: float, radius: float, size: int, scale: float) -> tuple[NDArra
 def _drawn_shape(dice: _Dice, motion: Motion, num_frames: int, bright: bool) -> _Shape:
     t = np.arange(num_frames)
     column, radius, phase = dice.uniform(0, _COLUMNS), dice.uniform(*_RADII), dice.uniform(0, 1)
-    speed, swing = dice.uniform(0.6, 1.4), dice.uniform(14, 24)
+    speed, swing = dice.uniform(0.7, 1.4), dice.uniform(8, 16)
     columns_T, radii_T = np.full(num_frames, column), np.full(num_frames, radius)
     if motion == "drift_left":
         columns_T = column - speed * t
     elif motion == "drift_right":
         columns_T = column + speed * t
-    elif motion == "oscillate":  # as fast as a drift on average: it passes 4 swings a turn
-        columns_T = column + swing * np.sin(2 * np.pi * (speed / (4 * swing) * t + phase))
+    elif motion == "oscillate":  # at least two turns in the shortest source: less would look like a drift
+        columns_T = column + swing * np.sin(2 * np.pi * (speed / 30 * t + phase))
     else:
         low, high = _RADII
         radii_T = low + (high - low) * ((phase + speed / 40 * t) % 1.0)
@@ -251,14 +251,14 @@ def _drawn_shape(dice: _Dice, motion: Motion, num_frames: int, bright: bool) -> 
 
 def _clouds(dice: _Dice, height: int, width: int, low: float, high: float) -> NDArray[np.int16]:
     """A soft random texture (H, W, 3) that wraps round: a coarse grid of colours, blended between its points."""
-    grid = dice.uniform(low, high, 3, 6, 3)
+    grid: NDArray[np.float64] = dice.uniform(low, high, 3, 6, 3)
     for axis, size in ((0, height), (1, width)):
         place = np.arange(size) * (grid.shape[axis] / size)
         left = place.astype(np.int64)
         part = np.expand_dims(place - left, tuple(a for a in range(3) if a != axis))
         right = np.take(grid, (left + 1) % grid.shape[axis], axis)
         grid = np.take(grid, left, axis) * (1 - part) + right * part
-    return grid.astype(np.int16)  # type: ignore[no-any-return]
+    return grid.astype(np.int16)
 
 
 def _texture(dice: _Dice, low: float, high: float) -> NDArray[np.uint8]:
@@ -274,14 +274,17 @@ def _texture(dice: _Dice, low: float, high: float) -> NDArray[np.uint8]:
     else:
         first = (along % 1 - 0.5) ** 2 + (across % 1 - 0.5) ** 2 < 0.12
     colours = dice.uniform(low, high, 2, 3)
-    return np.where(first[..., None], colours[0], colours[1]).astype(np.uint8)
+    colours_XYC: NDArray[np.uint8] = np.where(first[..., None], colours[0], colours[1]).astype(np.uint8)
+    return colours_XYC
 
 
 def _outline(name: str) -> NDArray[np.bool_]:
     x, y = np.meshgrid(*2 * [(np.arange(_TEXTURE) + 0.5) * (2 / _TEXTURE) - 1], indexing="ij")
-    if name == "square":
-        return np.maximum(abs(x), abs(y)) < 0.9
-    if name == "diamond":
-        return abs(x) + abs(y) < 1
-    radius = np.hypot(x, y)
-    return (radius < 1) & (radius > (0.45 if name == "ring" else 0))
+    radius: NDArray[np.float64] = np.hypot(x, y)
+    inside: dict[str, NDArray[np.bool_]] = {
+        "square": np.maximum(abs(x), abs(y)) < 0.9,
+        "diamond": abs(x) + abs(y) < 1,
+        "disc": radius < 1,
+        "ring": (radius < 1) & (radius > 0.45),
+    }
+    return inside[name]
