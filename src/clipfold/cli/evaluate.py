@@ -35,6 +35,12 @@ class Evaluate:
     checkpoint: Literal["best", "last"] = "best"
     """best takes the best evaluation's checkpoint where there is one, else the last."""
 
+    reducer: str | None = None
+    """The run's reducer, where it is my_package.module:MyReducer: code is imported because you name it."""
+
+    backbone: str | None = None
+    """The run's backbone, likewise."""
+
     batch_size: int | None = None
     """Clips of a forward pass; as in training if left out."""
 
@@ -57,6 +63,8 @@ class Evaluate:
             self.data,
             split=self.split,
             checkpoint=self.checkpoint,
+            reducer=self.reducer,
+            backbone=self.backbone,
             batch_size=self.batch_size,
             device=self.device,
             num_threads=self.num_threads,

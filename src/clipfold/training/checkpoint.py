@@ -21,7 +21,12 @@ LAST_NAME = "checkpoint.pt"
 BEST_NAME = "best.pt"
 
 _FORMAT = 1
-_PARTS = ("format", "config", "dataset", "model", "optimizer", "stream", "step", "versions")
+_PARTS = frozenset(
+    (
+        *("format", "config", "dataset", "model", "optimizer", "stream", "running", "step", "num_epochs"),
+        *("best_top1", "last_top1", "last_loss", "metrics_num_bytes", "random", "versions"),
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +131,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ResumeError(
             f"cannot read the checkpoint: {reason}", fix=f"{fix}; is the file damaged?", file=str(path)
         ) from error
-    missing = [name for name in _PARTS if not isinstance(state, dict) or name not in state]
+    missing = [name for name in sorted(_PARTS) if not isinstance(state, dict) or name not in state]
     if missing:
         raise ResumeError(f"not a checkpoint of clipfold: no {', '.join(missing)}", fix=fix, file=str(path))
     if state["format"] > _FORMAT:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from clipfold.errors import PluginError, ResumeError
 from clipfold.files import write_json
 from clipfold.progress import Progress
 from clipfold.shards.reader import Corpus
@@ -25,6 +28,8 @@ def evaluate(
     *,
     split: str = "test",
     checkpoint: Literal["best", "last"] = "best",
+    reducer: str | None = None,
+    backbone: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     num_threads: int | None = None,
@@ -38,6 +43,10 @@ def evaluate(
         data: Corpus folder or URL; what the run was trained on where ``None``.
         split: Name of the split.
         checkpoint: ``"best"`` takes the best evaluation's where there is one, else the last.
+        reducer: What to build in place of the reducer that the checkpoint names. Needed where that is
+            ``my_package.module:MyReducer`` and that module is not imported yet: code is imported because you name
+            it, never because a file does.
+        backbone: Likewise.
         batch_size: Clips of a forward pass; as in training where ``None``. Does not change the result.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``.
         num_threads: Threads that read; one per core where ``None``.
@@ -49,20 +58,16 @@ def evaluate(
         count for nothing.
 
     Raises:
-        ResumeError: No run or checkpoint there, or a damaged one.
+        ResumeError: No run or checkpoint there, a damaged one, or one of another reducer or backbone.
+        PluginError: The checkpoint names code of the user's, and ``reducer`` or ``backbone`` does not.
         TrainingError: Data of another spec or with other classes than in training.
         ValueError: No such split, or an empty one; no such device.
         ShardError: No corpus there.
     """
     run = Path(run)
-    path = run
-    if not run.is_file():
-        path = run / (BEST_NAME if checkpoint == "best" and (run / BEST_NAME).exists() else LAST_NAME)
-        folder = run
-    else:
-        folder = run.parent
+    path = run if run.is_file() else _checkpoint_of(run, checkpoint)
     saved = load_checkpoint(path)
-    config = TrainConfig.from_json(saved["config"])
+    config = _config_of(saved, reducer=reducer, backbone=backbone)
     dataset = Dataset.from_json(saved["dataset"])
     target = choose_device(device)
     corpus = Corpus(config.data if data is None else data)
@@ -92,7 +97,32 @@ def evaluate(
             on_batch=lambda batch: progress.advance(sum(map(bool, batch.keys))),
         )
     write_json(
-        folder / f"evaluation-{split}.json",
+        path.parent / f"evaluation-{split}.json",
         {**evaluation.to_json(), "checkpoint": path.name, "step": saved["step"], "data": str(corpus.root)},
     )
     return evaluation
+
+
+def _checkpoint_of(run: Path, which: Literal["best", "last"]) -> Path:
+    if which not in ("best", "last"):
+        raise ValueError(f"checkpoint: {which!r}, expected best or last")
+    if not run.is_dir():
+        raise ResumeError(
+            "no checkpoint there: no such folder", fix="give the folder that --out named in training", folder=str(run)
+        )
+    return run / (BEST_NAME if which == "best" and (run / BEST_NAME).exists() else LAST_NAME)
+
+
+def _config_of(saved: dict[str, Any], *, reducer: str | None, backbone: str | None) -> TrainConfig:
+    """The configuration of a checkpoint, without augmentation, and with the members that the user names.
+
+    A file must not decide which code is imported. What is imported already was imported by the user's own program.
+    """
+    config = TrainConfig.from_json({**saved["config"], "augment": "none"})
+    for part, given, saved_name in (("reducer", reducer, config.reducer), ("backbone", backbone, config.backbone)):
+        if given is None and ":" in saved_name and saved_name.partition(":")[0] not in sys.modules:
+            raise PluginError(
+                f"the checkpoint's {part} is {saved_name!r}: code of yours, which is imported only if you name it",
+                fix=f"--{part} {saved_name} (in Python: {part}=)",
+            )
+    return replace(config, reducer=reducer or config.reducer, backbone=backbone or config.backbone)

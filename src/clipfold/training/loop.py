@@ -3,52 +3,47 @@
 ::
 
     stream -> batch -> params (drawn by position) -> logits -> loss -> step -> metrics.jsonl
-                                                         every epoch: evaluation, checkpoint.pt, best.pt
+                                                         every epoch: evaluation, best.pt, checkpoint.pt
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
-from collections import deque
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from clipfold.clip import ClipBatch
-from clipfold.errors import ResumeError, TrainingError
 from clipfold.files import write_json
-from clipfold.models.classifier import ClipClassifier
 from clipfold.progress import Progress
 from clipfold.shards.reader import Corpus
 from clipfold.stream.loader import ClipStream
-from clipfold.training.checkpoint import (
-    BEST_NAME,
-    LAST_NAME,
-    Dataset,
-    build_model,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-)
+from clipfold.training.checkpoint import BEST_NAME, LAST_NAME, build_model
 from clipfold.training.clock import Clock
 from clipfold.training.config import TrainConfig
 from clipfold.training.devices import autocast, choose_device, move_model
 from clipfold.training.evaluation import Evaluation, evaluate_stream
 from clipfold.training.interrupts import Interrupts
 from clipfold.training.metrics import MetricsLog
-from clipfold.training.optimizer import make_optimizer, random_state, set_random_state
+from clipfold.training.preparation import (
+    choose_eval_split,
+    choose_threads,
+    dataset_of,
+    earlier_checkpoint,
+    open_stream,
+)
 from clipfold.training.run_folder import CONFIG_NAME, METRICS_NAME, SUMMARY_NAME, RunFolder
 from clipfold.training.schedule import learning_rate_factor
+from clipfold.training.state import TrainingState
 from clipfold.training.summary import Interrupted, TrainSummary
-from clipfold.training.threads import choose_cpu_threads, torch_threads
+from clipfold.training.threads import torch_threads
 from clipfold.world import World
 
 __all__ = ["train"]
@@ -79,329 +74,186 @@ def train(config: TrainConfig) -> TrainSummary:
     device = choose_device(config.device)
     with ExitStack() as stack:
         corpus = Corpus(config.data)
-        dataset = _dataset(corpus, config)
+        dataset = dataset_of(corpus)
         folder = stack.enter_context(RunFolder(config.out, resume=config.resume))
-        saved = _saved_state(config, folder.path)
+        saved = earlier_checkpoint(config, folder.path)
         model = build_model(config, dataset)
-        threads = _cpu_threads(config, device, model, saved)
-        stack.enter_context(torch_threads(threads))
-        config = replace(config, cpu_threads=threads)
-        open_stream = partial(_open_stream, corpus, config=config, device=device, ledger=folder.path)
-        stream = stack.enter_context(open_stream(split=config.train_split, tail="cross"))
-        eval_split = _eval_split(config, corpus)
-        eval_stream = None if eval_split is None else stack.enter_context(open_stream(split=eval_split, tail="pad"))
-        stack.enter_context(
-            torch.random.fork_rng()
-        )  # what backbones with dropout draw from; the caller's stays as it is
+        config = replace(config, cpu_threads=choose_threads(config, device, model, saved))
+        stack.enter_context(torch_threads(config.cpu_threads))
+        open_split = partial(open_stream, corpus, config, device=device, ledger=folder.path)
+        stream = stack.enter_context(open_split(split=config.train_split, use="train"))
+        eval_split = choose_eval_split(config, corpus)
+        eval_stream = None if eval_split is None else stack.enter_context(open_split(split=eval_split, use="evaluate"))
+        # backbones with dropout draw from torch's own numbers; the caller's stay as they are
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         torch.manual_seed(config.seed)
-        run = _Run(config, folder.path, dataset, move_model(model, device), stream, eval_stream)
-        if saved is not None:
-            run.load(saved)
+        state = TrainingState(config, dataset, move_model(model, device), stream)
+        log = MetricsLog(folder.path / METRICS_NAME, num_bytes=None if saved is None else state.load(saved))
         write_json(folder.path / CONFIG_NAME, config.to_json())
-        run.log = MetricsLog(folder.path / METRICS_NAME, up_to_step=run.step)
         interrupts = stack.enter_context(Interrupts())
-        return run.go(interrupts)
+        return _Training(config, state, stream, eval_stream, log, interrupts).run()
 
 
-class _Run:
-    """A training under way: all that a checkpoint holds, and the loop."""
-
-    log: MetricsLog
+class _Training:
+    """The loop, over parts that are ready."""
 
     def __init__(
         self,
         config: TrainConfig,
-        path: Path,
-        dataset: Dataset,
-        model: ClipClassifier,
+        state: TrainingState,
         stream: ClipStream,
         eval_stream: ClipStream | None,
+        log: MetricsLog,
+        interrupts: Interrupts,
     ) -> None:
-        self.config, self.path, self.dataset = config, path, dataset
-        self.model, self.stream, self.eval_stream = model, stream, eval_stream
-        self.device = stream.device
-        self.optimizer = make_optimizer(model, config)
-        self.step = 0
-        self.num_epochs = 0  # that have ended with their evaluation
-        self.best_top1: float | None = None
-        self.last_top1: float | None = None
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # since the last log line
-        self.num_logged = 0  # steps in that sum
-        self.last_loss: float | None = None
+        self.config, self.state, self.stream, self.eval_stream = config, state, stream, eval_stream
+        self.log, self.interrupts = log, interrupts
+        self.path = log.path.parent
+        self.clock = Clock(stream)
         self.num_samples = config.epochs * stream.num_samples  # of the whole run
-        self._recent_keys: deque[list[str]] = deque(maxlen=config.log_every)
-        self._clock = Clock(stream)
 
-    def go(self, interrupts: Interrupts) -> TrainSummary:
-        """The loop."""
-        config, stream = self.config, self.stream
+    def run(self) -> TrainSummary:
+        """Train to the end, or until ``max_steps`` or a signal."""
+        config, state, stream = self.config, self.state, self.stream
         left = max(self.num_samples - stream.position, 0)
         with Progress("training", total=left, unit="clips", show=config.show_progress) as progress:
-            while self.num_epochs < config.epochs and not self._is_enough:
-                epoch = self.num_epochs
-                if stream.position < (epoch + 1) * stream.num_samples:  # else interrupted behind the last step
+            while state.num_epochs < config.epochs and not self._is_enough():
+                border = (state.num_epochs + 1) * stream.num_samples
+                if stream.position < border:  # else interrupted between an epoch's last step and its evaluation
                     for micro, batch in enumerate(stream):
-                        self._train_on(batch, is_first=micro % config.accumulate == 0)
+                        self._forward_backward(batch, is_first=micro % config.accumulate == 0)
                         if (micro + 1) % config.accumulate:
                             continue
                         self._update()
-                        progress.advance(stream.global_batch_size, **self._shown(epoch))
-                        if self.step % config.log_every == 0:
-                            self._write_log(epoch)
-                        if interrupts.wanted is not None:
-                            self._stop(interrupts.wanted)
-                        if self._is_enough:
-                            self._save(LAST_NAME)
+                        progress.advance(stream.global_batch_size, **self._shown())
+                        if self._ends_at_this_step():
                             return self._summary(is_finished=False)
-                        if config.checkpoint_every and self.step % config.checkpoint_every == 0:
-                            self._save(LAST_NAME)
-                self._end_epoch(epoch, interrupts)
-        return self._summary(is_finished=self.num_epochs == config.epochs)
+                self._end_epoch()
+        return self._summary(is_finished=state.num_epochs == config.epochs)
 
-    @property
-    def _is_enough(self) -> bool:
-        return self.config.max_steps is not None and self.step >= self.config.max_steps
-
-    def _train_on(self, batch: ClipBatch, *, is_first: bool) -> None:
-        """Forward and backward of one micro-batch."""
+    def _forward_backward(self, batch: ClipBatch, *, is_first: bool) -> None:
+        config, state = self.config, self.state
         if is_first:
-            done = (self.stream.position - self._samples_of_step()) / self.num_samples
-            factor = learning_rate_factor(done, warmup=self.config.warmup)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * factor
-            self.optimizer.zero_grad(set_to_none=True)
-        self._recent_keys.append(list(batch.keys))
-        params = self.model.draw_params(seed=self.config.seed, positions=batch.positions)
-        with autocast(self.device, self.config.precision):
-            logits = self.model(batch.pixels_BSCHW, params=params)
+            state.optimizer.zero_grad(set_to_none=True)
+        params = state.model.draw_params(seed=config.seed, positions=batch.positions)
+        with autocast(state.device, config.precision):
+            logits = state.model(batch.pixels_BSCHW, params=params)
         # a clip without a label, or one that could not be read, weighs nothing
         labels = torch.where(batch.valid, batch.labels, -1)
         loss = F.cross_entropy(
-            logits.float(), labels, ignore_index=-1, label_smoothing=self.config.label_smoothing, reduction="sum"
+            logits.float(), labels, ignore_index=-1, label_smoothing=config.label_smoothing, reduction="sum"
         )
-        loss = loss / (len(batch) * self.config.accumulate)
+        loss = loss / (len(batch) * config.accumulate)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.loss_sum += loss.detach()
-
-    def _samples_of_step(self) -> int:
-        """How far the position has moved since the step began: by all of it with the last micro-batch, else not."""
-        return self.stream.global_batch_size if self.config.accumulate == 1 else 0
+        state.running.add(loss, batch.keys)
 
     def _update(self) -> None:
-        if self.config.grad_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        if self.device.type == "cpu":  # elsewhere looking would wait for the device: the log line looks
-            self._check_finite()
-        self.optimizer.step()
-        self.step += 1
-        self.num_logged += 1
+        config, state = self.config, self.state
+        done = (self.stream.position - self.stream.global_batch_size) / self.num_samples  # before this step
+        learning_rate = config.learning_rate * learning_rate_factor(done, warmup=config.warmup)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate
+        norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip or math.inf)
+        state.running.end_step(state.step, norm)
+        if state.device.type == "cpu":  # elsewhere looking would wait for the device: log lines and checkpoints look
+            state.running.check(self.path)
+        state.optimizer.step()
+        state.step += 1
+        if state.running.num_steps == config.log_every:
+            self._write_log()
 
-    def _check_finite(self) -> None:
-        if not torch.isfinite(self.loss_sum):
-            keys = ", ".join(key for keys in list(self._recent_keys)[-self.config.accumulate :] for key in keys[:8])
-            raise TrainingError(
-                f"the loss is not finite at step {self.step}",
-                fix="a lower --learning-rate, or --precision fp32; --resume auto goes on from the last checkpoint",
-                keys=keys,
-                run=str(self.path),
-            )
+    def _ends_at_this_step(self) -> bool:
+        """Save where it is time to; whether enough steps were made. A signal ends training here."""
+        if self.interrupts.wanted is not None:
+            self._stop(self.interrupts.wanted)
+        every = self.config.checkpoint_every
+        if self._is_enough() or (every and self.state.step % every == 0):
+            self._save(LAST_NAME)
+        return self._is_enough()
 
-    def _write_log(self, epoch: int) -> None:
-        if not self.num_logged:
-            return
-        self._check_finite()
-        self.last_loss = float(self.loss_sum) / self.num_logged
-        self.log.append(
-            "train",
-            step=self.step,
-            epoch=epoch,
-            loss=self.last_loss,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            **self._clock.lap(self.num_logged * self.stream.global_batch_size),
-        )
-        self.loss_sum.zero_()
-        self.num_logged = 0
+    def _is_enough(self) -> bool:
+        return self.config.max_steps is not None and self.state.step >= self.config.max_steps
 
-    def _end_epoch(self, epoch: int, interrupts: Interrupts) -> None:
-        self._write_log(epoch)
-        is_last = epoch + 1 == self.config.epochs
+    def _end_epoch(self) -> None:
+        state, config = self.state, self.config
+        self._write_log()
+        epoch, num_epochs = state.num_epochs, state.num_epochs + 1
         is_best = False
-        if self.eval_stream is not None and (is_last or (epoch + 1) % self.config.eval_every == 0):
-            evaluation = self._evaluate(self.eval_stream, interrupts)
+        if self.eval_stream is not None and (num_epochs == config.epochs or num_epochs % config.eval_every == 0):
+            evaluation = self._evaluate(self.eval_stream)
             values = evaluation.to_json()
             del values["classes"]
-            self.log.append("evaluation", step=self.step, epoch=epoch, **values)
-            self.last_top1 = evaluation.top1
-            is_best = self.best_top1 is None or evaluation.top1 > self.best_top1
-            if is_best:
-                self.best_top1 = evaluation.top1
-            if self.config.show_progress:
-                self._say(f"epoch {epoch + 1}: {evaluation.headline}")
-        self.num_epochs = epoch + 1
+            self.log.append("evaluation", step=state.step, epoch=epoch, **values)
+            is_best = state.best_top1 is None or evaluation.top1 > state.best_top1
+            state.last_top1 = evaluation.top1
+            state.best_top1 = evaluation.top1 if is_best else state.best_top1
+            if config.show_progress:
+                print(f"epoch {num_epochs}: {evaluation.headline}", file=sys.stderr, flush=True)
+        state.num_epochs = num_epochs
         if is_best:
             self._save(BEST_NAME)
         self._save(LAST_NAME)
-        self._clock.skip()
+        self.clock.skip()
 
-    def _evaluate(self, stream: ClipStream, interrupts: Interrupts) -> Evaluation:
-        def look_for_interrupts(batch: ClipBatch) -> None:
-            if interrupts.wanted is not None:
-                self._stop(interrupts.wanted)
+    def _evaluate(self, stream: ClipStream) -> Evaluation:
+        def look_for_signals(batch: ClipBatch) -> None:
+            if self.interrupts.wanted is not None:
+                self._stop(self.interrupts.wanted)
 
-        return evaluate_stream(
-            self.model,
-            stream,
-            autocast=partial(autocast, self.device, self.config.precision),
-            on_batch=look_for_interrupts,
+        context = partial(autocast, self.state.device, self.config.precision)
+        return evaluate_stream(self.state.model, stream, autocast=context, on_batch=look_for_signals)
+
+    def _write_log(self) -> None:
+        state = self.state
+        if not state.running.num_steps:
+            return
+        state.running.check(self.path)
+        num_clips = state.running.num_steps * self.stream.global_batch_size
+        values = state.running.take()
+        state.last_loss = values["loss"]
+        learning_rate = state.optimizer.param_groups[0]["lr"]
+        speed = self.clock.lap(num_clips)
+        self.log.append(
+            "train", step=state.step, epoch=state.num_epochs, **values, learning_rate=learning_rate, **speed
         )
+
+    def _save(self, name: str) -> None:
+        self.state.running.check(self.path)  # never leave a checkpoint of weights that are no numbers
+        self.state.save(self.path / name, metrics_num_bytes=self.log.num_bytes)
 
     def _stop(self, wanted: signal.Signals) -> NoReturn:
         self._save(LAST_NAME)
         raise Interrupted(
-            f"stopped by {wanted.name} after step {self.step}, in epoch {self.num_epochs + 1}; a checkpoint is there",
+            f"stopped by {wanted.name} after step {self.state.step}, in epoch {self.state.num_epochs + 1}; "
+            "a checkpoint is there",
             fix="the same command with --resume auto goes on",
             run=str(self.path),
             signal=int(wanted),
         )
 
-    def _shown(self, epoch: int) -> dict[str, object]:
-        shown: dict[str, object] = {"epoch": f"{epoch + 1}/{self.config.epochs}", "waiting": f"{self._clock.share:.0%}"}
-        if self.last_loss is not None:
-            shown["loss"] = f"{self.last_loss:.3f}"
-        return shown
-
-    @staticmethod
-    def _say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    def _save(self, name: str) -> None:
-        save_checkpoint(
-            self.path / name,
-            {
-                "config": self.config.to_json(),
-                "dataset": self.dataset.to_json(),
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "stream": self.stream.state_dict(),
-                "step": self.step,
-                "num_epochs": self.num_epochs,
-                "best_top1": self.best_top1,
-                "last_top1": self.last_top1,
-                "loss_sum": self.loss_sum,
-                "num_logged": self.num_logged,
-                "random": random_state(self.device),
-                "versions": {name: version(name) for name in ("clipfold", "torch", "torchvision")},
-            },
-        )
-
-    def load(self, saved: dict[str, Any]) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            ResumeError: It belongs to another run, model or data.
-        """
-        path = self.path / LAST_NAME
-        before = TrainConfig.from_json({**saved["config"], "data": self.config.data, "out": self.config.out})
-        differences = self.config.differences(before)
-        if differences:
-            raise ResumeError(
-                f"the run was started with another configuration: {'; '.join(differences)}",
-                fix=f"give the flags that it was started with (--config {self.path / CONFIG_NAME}), or another --out",
-                file=str(path),
-            )
-        load_weights(self.model, saved["model"], path=path)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.stream.load_state_dict(saved["stream"])
-        self.step, self.num_epochs, self.num_logged = saved["step"], saved["num_epochs"], saved["num_logged"]
-        self.best_top1, self.last_top1 = saved["best_top1"], saved["last_top1"]
-        self.loss_sum.copy_(saved["loss_sum"])
-        set_random_state(saved["random"], self.device)
-        if self.config.show_progress:
-            self._say(f"going on from {path}: epoch {self.stream.epoch + 1}, after step {self.step}")
-            if before.batch_size * before.accumulate != self.stream.global_batch_size:
-                self._say("another global batch size than before: no clip is missed or repeated, but batches differ")
+    def _shown(self) -> dict[str, object]:
+        shown: dict[str, object] = {
+            "epoch": f"{self.state.num_epochs + 1}/{self.config.epochs}",
+            "waiting": f"{self.clock.share:.0%}",
+        }
+        return shown if self.state.last_loss is None else {**shown, "loss": f"{self.state.last_loss:.3f}"}
 
     def _summary(self, *, is_finished: bool) -> TrainSummary:
+        state, clock = self.state, self.clock
         summary = TrainSummary(
             out=str(self.path),
-            num_steps=self.step,
-            num_epochs=self.num_epochs,
+            num_steps=state.step,
+            num_epochs=state.num_epochs,
             is_finished=is_finished,
-            loss=self.last_loss,
-            best_top1=self.best_top1,
-            last_top1=self.last_top1,
-            num_clips=self._clock.num_clips,
-            seconds=self._clock.seconds,
-            clips_per_second=self._clock.num_clips / max(self._clock.seconds, 1e-9),
-            wait_share=self._clock.share,
+            loss=state.last_loss,
+            best_top1=state.best_top1,
+            last_top1=state.last_top1,
+            num_clips=clock.num_clips,
+            seconds=clock.seconds,
+            clips_per_second=clock.num_clips / max(clock.seconds, 1e-9),
+            wait_share=clock.share,
             num_failures=int(self.stream.stats()["num_failures"]),
-            device=str(self.device),
+            device=str(state.device),
         )
         write_json(self.path / SUMMARY_NAME, summary.to_json())
         return summary
-
-
-def _dataset(corpus: Corpus, config: TrainConfig) -> Dataset:
-    if not corpus.classes:
-        raise TrainingError(
-            "the data has no labels", fix="convert class folders, or a table with a label column", data=config.data
-        )
-    return Dataset(
-        spec=corpus.spec,
-        classes=list(corpus.classes),
-        mean=list(corpus.manifest.mean),
-        std=list(corpus.manifest.std),
-    )
-
-
-def _eval_split(config: TrainConfig, corpus: Corpus) -> str | None:
-    if config.eval_split == "none":
-        return None
-    if config.eval_split != "auto":
-        return config.eval_split  # the stream says what is wrong with it
-    if "val" in corpus.splits and int(corpus.shard_table("val")["num_samples"].sum()):
-        return "val"
-    if config.show_progress:
-        print("no val split: training without evaluation (--eval-split names another one)", file=sys.stderr)
-    return None
-
-
-def _saved_state(config: TrainConfig, path: Path) -> dict[str, Any] | None:
-    if config.resume == "never":
-        return None
-    if config.resume != "auto":
-        given = Path(config.resume)
-        return load_checkpoint(given / LAST_NAME if given.is_dir() else given)
-    return load_checkpoint(path / LAST_NAME) if (path / LAST_NAME).exists() else None
-
-
-def _open_stream(
-    corpus: Corpus, *, split: str, tail: Any, config: TrainConfig, device: torch.device, ledger: Path
-) -> ClipStream:
-    is_train = tail == "cross"
-    return ClipStream(
-        corpus,
-        split=split,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate if is_train else 1,
-        seed=config.seed,
-        shuffle=is_train,
-        tail=tail,
-        num_threads=config.num_threads,
-        device=device,
-        on_error=config.on_error,
-        max_failures=config.max_failures,
-        ledger=ledger if is_train else None,
-        verify_checksums=config.verify_checksums,
-    )
-
-
-def _cpu_threads(
-    config: TrainConfig, device: torch.device, model: ClipClassifier, saved: dict[str, Any] | None
-) -> int | None:
-    """Threads that compute: as given, as recorded, or as measured."""
-    if device.type != "cpu" or config.cpu_threads is not None:
-        return config.cpu_threads
-    if saved is not None and saved["config"].get("cpu_threads"):
-        return int(saved["config"]["cpu_threads"])
-    return choose_cpu_threads(model, batch_size=config.batch_size)

@@ -42,28 +42,44 @@ class RunFolder:
 
     def __init__(self, out: str | Path, *, resume: str) -> None:
         self.path = Path(out)
+        self._is_new = not self.path.exists()
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError("a file, expected a folder for the run", fix="choose another --out", folder=str(out))
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             self._take_lock()
-            names = set(os.listdir(self.path)) - {_LOCK_NAME}
-            if names and CONFIG_NAME not in names:
-                raise TrainingError(
-                    f"the folder holds something else than a run: {', '.join(sorted(names)[:3])}",
-                    fix="choose another --out",
-                    folder=str(out),
-                )
-            if names and resume == "never":
-                raise ResumeError(
-                    "the folder holds a run already",
-                    fix="--resume auto goes on with it; another --out starts a new one",
-                    folder=str(out),
-                )
+            self._check(resume)
         except BaseException:
             self.close()
             raise
+
+    def _check(self, resume: str) -> None:
+        names = set(os.listdir(self.path)) - {_LOCK_NAME}
+        if names and CONFIG_NAME not in names:
+            raise TrainingError(
+                f"the folder holds something else than a run: {', '.join(sorted(names)[:3])}",
+                fix="choose another --out",
+                folder=str(self.path),
+            )
+        fix = "--resume auto goes on with it; another --out starts a new one"
+        if names and resume == "never":
+            raise ResumeError("the folder holds a run already", fix=fix, folder=str(self.path))
+        if (
+            names
+            and resume != "auto"
+            and self.path.resolve()
+            not in (
+                Path(resume).resolve(),
+                Path(resume).resolve().parent,
+            )
+        ):
+            raise ResumeError(
+                "the folder holds a run already, and --resume names a checkpoint of another",
+                fix=fix,
+                folder=str(self.path),
+                checkpoint=resume,
+            )
 
     def _take_lock(self) -> None:
         try:
@@ -72,12 +88,15 @@ class RunFolder:
             raise TrainingError(
                 "another process is training in this folder",
                 fix="wait for it, or choose another --out",
-                folder=self.path,
+                folder=str(self.path),
             ) from error
 
     def close(self) -> None:
-        """Let others use the folder."""
+        """Let others use the folder; nothing is left of one that was made here and stayed empty."""
         if self._lock >= 0:
+            if self._is_new and os.listdir(self.path) == [_LOCK_NAME]:
+                (self.path / _LOCK_NAME).unlink()
+                self.path.rmdir()
             os.close(self._lock)
             self._lock = -1
 
