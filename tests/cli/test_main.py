@@ -55,3 +55,17 @@ def test_errors_are_one_message_and_a_code(
     if isinstance(error, Exception):
         with pytest.raises(type(error)):
             cli.main(["convert", "--debug"])
+
+
+def test_ctrl_c_inside_compiled_text_still_gives_the_exit_code(tmp_path) -> None:
+    """CPython would let `python -m` die of the signal; seen where it came while dataclasses were imported."""
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal, sys\nfrom dataclasses import dataclass\nfrom clipfold import cli\n"
+        "@dataclass\nclass Command:\n    def run(self):\n"
+        "        exec('kill()\\nfor i in range(100): pass', {'kill': lambda: os.kill(os.getpid(), signal.SIGINT)})\n"
+        "cli.COMMANDS['interrupted'] = ('interrupted:Command', '')\n"
+        "if __name__ == '__main__':\n    sys.exit(cli.main(['interrupted']))\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

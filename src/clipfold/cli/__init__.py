@@ -10,8 +10,11 @@ anywhere on the line shows the traceback as well.
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -58,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"clipfold: unknown command {words[0]!r}.{hint}\n\n{_help()}", file=sys.stderr)
         return 2
     try:
-        return _run(words[0], words[1:])
+        with _interruptible():
+            return _run(words[0], words[1:])
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -69,6 +73,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _report(error)
+
+
+class _Interrupted(KeyboardInterrupt):
+    """Ctrl-C. A class of its own: where exactly a ``KeyboardInterrupt`` passes through code that is compiled from a
+    text (each dataclass has some, while it is imported), CPython takes note, and ``python -m`` then dies of the signal
+    although the exception was caught: no exit code of ours would count.
+    """
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """While the block runs, Ctrl-C raises :class:`_Interrupted`; what somebody else wants of it is left alone."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise _Interrupted
+
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _run(command: str, words: Sequence[str]) -> int:

@@ -15,7 +15,10 @@ from clipfold.clip import ClipSpec
 
 __all__ = ["ChannelSums", "mean_and_std"]
 
-_PIECE = 1 << 16  # values at a time: stays in the cache, and 65536 * 65535**2 is far below 2**53
+_PIECE = 1 << 16  # values at a time: stays in the cache
+_WIDTH = 4096
+_ROWS = 256  # whole numbers that are added up in a float: 256 * 255**2 < 2**24, and 256 * 65535**2 < 2**53
+_WHOLE: dict[str, type[np.floating[Any]]] = {"uint8": np.float32, "uint16": np.float64}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +38,16 @@ class ChannelSums:
     @classmethod
     def of(cls, clip_SCHW: NDArray[Any], num_valid_frames: int) -> ChannelSums:
         """The sums of one clip; its padding does not count."""
+        sums: tuple[float, ...]
+        squares: tuple[float, ...]
         valid_SCHW = clip_SCHW[:num_valid_frames]
-        pairs = [_sums(valid_SCHW[:, channel]) for channel in range(clip_SCHW.shape[1])]
-        return cls(
-            num=valid_SCHW[:, 0].size, sums=tuple(pair[0] for pair in pairs), squares=tuple(pair[1] for pair in pairs)
-        )
+        if clip_SCHW.dtype.name in _WHOLE:
+            values_NC = np.ascontiguousarray(valid_SCHW.transpose(0, 2, 3, 1)).reshape(-1, clip_SCHW.shape[1])
+            sums, squares = _whole_sums(values_NC)
+        else:
+            pairs = [_sums(valid_SCHW[:, channel]) for channel in range(clip_SCHW.shape[1])]
+            sums, squares = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
+        return cls(num=valid_SCHW[:, 0].size, sums=sums, squares=squares)
 
     def __add__(self, other: ChannelSums) -> ChannelSums:
         return ChannelSums(
@@ -58,22 +66,37 @@ class ChannelSums:
         return cls(num=value[0], sums=tuple(value[1]), squares=tuple(value[2]))
 
 
-def _sums(values_SHW: NDArray[Any]) -> tuple[float, float]:
-    """Sum and sum of squares; as whole numbers, exact, where the values are whole.
+def _whole_sums(values_NC: NDArray[Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sums and sums of squares of each channel, exact, where the values are whole.
 
-    float64 products and partial sums of a piece are whole numbers below 2**53, so BLAS may add them in any order.
+    The values lie in memory channel by channel in turn, so a row of some multiple of C of them adds up place by place,
+    without taking the channels apart. A place's sum over ``_ROWS`` rows is a whole number that the float holds.
     """
-    whole = values_SHW.dtype.kind == "u"
-    total: float = 0 if whole else 0.0
-    square: float = 0 if whole else 0.0
+    channels = values_NC.shape[1]
+    width = channels * max(_WIDTH // channels, 1)
+    flat = values_NC.reshape(-1)
+    places = np.zeros((2, width), np.int64)
+    for start in range(0, flat.size, _ROWS * width):
+        some = flat[start : start + _ROWS * width]
+        whole = some.size // width * width
+        for rows in (some[:whole].reshape(-1, width), some[whole:].reshape(1, -1)):
+            piece = rows.astype(_WHOLE[flat.dtype.name])
+            places[0, : rows.shape[1]] += piece.sum(axis=0).astype(np.int64)
+            np.multiply(piece, piece, out=piece)
+            places[1, : rows.shape[1]] += piece.sum(axis=0).astype(np.int64)
+    sums, squares = places.reshape(2, -1, channels).sum(axis=1).tolist()
+    return tuple(sums), tuple(squares)
+
+
+def _sums(values_SHW: NDArray[Any]) -> tuple[float, float]:
+    """Sum and sum of squares of floats: numpy's own pairwise sum, not BLAS, which differs between CPU types."""
+    total = square = 0.0
     for frame in values_SHW:
         flat = frame.reshape(-1)
         for start in range(0, flat.size, _PIECE):
             piece = flat[start : start + _PIECE].astype(np.float64)
-            # numpy's own pairwise sum, not BLAS, for floats: the same on every CPU type
-            pair = (float(piece.sum()), float(piece @ piece if whole else np.square(piece).sum()))
-            total += int(pair[0]) if whole else pair[0]
-            square += int(pair[1]) if whole else pair[1]
+            total += float(piece.sum())
+            square += float(np.square(piece).sum())
     return total, square
 
 

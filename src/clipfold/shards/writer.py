@@ -13,11 +13,14 @@ its three files appear whole, the index last: **a shard is finished when all thr
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import IO, Any
 
 import xxhash
@@ -190,15 +193,13 @@ class _OpenShard:
     """The shard that is being written: under a hidden name until :meth:`finish`."""
 
     def __init__(self, root: Path, split: str, number: int, extension: str) -> None:
-        from webdataset import TarWriter  # imports torch: only where shards are written
-
         self.root, self.split, self.number, self.extension = root, split, number, extension
         self.end = 0  # of the last member, with its padding
         self.index: list[tuple[int, ...]] = []
         self._dali: list[str] = []
         self._stack = ExitStack()
         self._file = _HashedFile(self._stack.enter_context(writing_whole(tar_path(root, split, number))))
-        self._tar = TarWriter(self._file, user="clipfold", group="clipfold", mode=0o644, mtime=0, encoder=False)
+        self._tar = _tar_writer()(self._file, user="clipfold", group="clipfold", mode=0o644, mtime=0, encoder=False)
 
     def write(self, source: int, clip: int, members: Mapping[str, bytes], num_valid_frames: int, label: int) -> None:
         key = sample_key(source, clip)
@@ -238,6 +239,18 @@ class _OpenShard:
 
         with suppress(Abandoned):
             self._stack.__exit__(Abandoned, Abandoned(), None)
+
+
+@cache
+def _tar_writer() -> Any:
+    """``webdataset.TarWriter``, out of its own file: the package's ``__init__`` imports torch, which takes seconds."""
+    found = importlib.util.find_spec("webdataset")
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'webdataset'")
+    package = ModuleType("clipfold_webdataset")
+    package.__path__ = list(found.submodule_search_locations)
+    sys.modules.setdefault(package.__name__, package)
+    return importlib.import_module(f"{package.__name__}.writer").TarWriter
 
 
 class _HashedFile:
