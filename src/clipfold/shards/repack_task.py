@@ -75,21 +75,33 @@ def look_through(job: LookJob) -> tuple[NDArray[Any], dict[str, str]]:
     found = np.zeros(len(index), FOUND_DTYPE)
     where = Where(job.where) if job.where else None
     kinds: dict[str, str] = {}
-    with open_bytes(job.tar) as file:
-        reader = HashedReader(file)
-        for member, read in iter_members(reader.read, job.num_bytes):
-            renew_deadline()
-            key, _, extension = member.name.partition(".")
-            if extension != "json" or key not in places or member.size > MAX_META_BYTES:
-                continue
-            columns = json.loads(read(member.size)) if where or not kinds else {}
-            kinds = kinds or meta_kinds(columns)
-            is_wanted = where is None or where.holds({"split": job.split, "key": key, **columns})
-            found[places[key]] = (member.offset, member.size, is_wanted)
-        while reader.read(_READ_BYTES):
-            pass
+    trouble: ValueError | None = None
+    try:
+        with open_bytes(job.tar) as file:
+            reader = HashedReader(file)
+            for member, read in iter_members(reader.read, job.num_bytes):
+                renew_deadline()
+                key, _, extension = member.name.partition(".")
+                if extension != "json" or key not in places or member.size > MAX_META_BYTES:
+                    continue
+                found[places[key]] = (member.offset, member.size, where is None)
+                try:
+                    columns = json.loads(read(member.size)) if where or not kinds else {}
+                    kinds = kinds or meta_kinds(columns)
+                    if where is not None:
+                        found["is_wanted"][places[key]] = where.holds({"split": job.split, "key": key, **columns})
+                except ValueError as error:  # not worth a word before the checksum says that the bytes are right
+                    trouble = trouble or error
+            while reader.read(_READ_BYTES):
+                pass
+    except OSError as error:
+        raise ShardError(f"cannot be read: {error.strerror or error}", fix=_FIX, file=job.tar) from error
+    except ShardError as error:
+        raise ShardError(error.what, fix=_FIX, **{**error.where, "file": job.tar}) from error
     if (reader.num_bytes, reader.sha256.digest()) != (job.num_bytes, job.sha256):
         raise ShardError("the shard does not have its checksum", fix=_FIX, file=job.tar)
+    if trouble is not None:
+        raise trouble
     if not found["json_offset"].all():
         raise ShardError("a sample of the index is not in the tar, or has no .json", fix=_FIX, file=job.tar)
     return found, kinds
