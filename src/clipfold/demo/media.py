@@ -50,7 +50,7 @@ _SIZES = ((48, 96), (64, 128), (64, 192), (72, 144))  # (height, width) in pixel
 _FRAME_RATES = (24, 25, 30, 50)
 _RADII = (4.0, 12.0)
 _TEXTURE = 48  # pixels of the square that holds a shape's texture
-_NOISE = 9  # largest change of a value from one frame to the next
+_NOISE = 6  # largest change of a value from one frame to the next
 
 
 def make_media(
@@ -229,7 +229,7 @@ def _span(middle: float, radius: float, size: int, scale: float) -> tuple[NDArra
 def _drawn_shape(dice: _Dice, motion: Motion, num_frames: int, bright: bool) -> _Shape:
     t = np.arange(num_frames)
     column, radius, phase = dice.uniform(0, _COLUMNS), dice.uniform(*_RADII), dice.uniform(0, 1)
-    speed, swing = dice.uniform(0.7, 1.4), dice.uniform(8, 16)
+    speed, swing = dice.uniform(0.7, 1.4), dice.uniform(10, 18)
     columns_T, radii_T = np.full(num_frames, column), np.full(num_frames, radius)
     if motion == "drift_left":
         columns_T = column - speed * t
