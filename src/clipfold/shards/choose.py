@@ -227,7 +227,7 @@ def _why_no_lossy(
     """What kept lossy codecs out."""
     if sparse:
         return f"; lossy codecs are out: {100 * zeros:.0f} % of the values are exactly 0, and would not stay so"
-    below = [each for name, each in by_name.items() if not each.exact and name not in lossy]
+    below = [each for name, each in sorted(by_name.items()) if not each.exact and name not in lossy]
     if not below:
         return ""
     return "; below the floor of {:g} dB: {}".format(

@@ -131,8 +131,6 @@ def plan_repacking(
         kept += of_input
         num_left_out += sum(left_out.values())
         keeps_train = keeps_train and not left_out["train"]
-    if selection.keys is not None:
-        _check_keys(kept, selection.keys)
     if not kept:
         raise ValueError(f"repack: the selection takes none of the {num_left_out:,} samples")
     numbers = _new_numbers(inputs, kept, takes_all=selection.takes_all)
@@ -174,6 +172,8 @@ def _check_selection(inputs: Sequence[Input], selection: Selection) -> None:
         raise ValueError(f"classes: {unknown[0]!r} is no class of the corpus, expected some of: {shown}")
     if selection.keys is not None and len(inputs) > 1:
         raise ValueError("keys: a key names a sample of one corpus, but several are given; repack that one alone first")
+    if selection.keys is not None:
+        _check_keys(inputs[0].corpus, selection.keys)
 
 
 def _kept_of(number: int, each: Input, found: Found, selection: Selection) -> tuple[list[_Kept], Counter[str]]:
@@ -208,8 +208,7 @@ def _is_kept(
     if selection.classes:
         is_kept &= np.isin(index["label"], [label for label, name in enumerate(classes) if name in selection.classes])
     if selection.keys is not None:
-        wanted = np.array([(source << 32) + clip for source, clip in map(parse_key, selection.keys)], np.int64)
-        is_kept &= np.isin((index["source"] << 32) + index["clip"], wanted)
+        is_kept &= np.isin(_packed(index), _packed_keys(selection.keys))
     return is_kept
 
 
@@ -240,17 +239,25 @@ def _foreign(corpus: Corpus, what: str) -> ShardError:
     return ShardError(f"the corpus is not one that clipfold made: {what}", file=corpus.root)
 
 
-def _check_keys(kept: Sequence[_Kept], keys: Collection[str]) -> None:
+def _check_keys(corpus: Corpus, keys: Collection[str]) -> None:
     """Every key that was asked for is there."""
-    there = {
-        sample_key(source, clip)
-        for each in kept
-        for source, clip in zip(each.rows["source"].tolist(), each.rows["clip"].tolist(), strict=True)
-    }
-    if missing := sorted(set(keys) - there):
-        raise ValueError(
-            f"keys: no sample {missing[0]!r} in the corpus ({len(missing):,} of {len(keys):,} are missing)"
-        )
+    missing = set(_packed_keys(keys).tolist())
+    for split in corpus.splits:
+        for shard in corpus.shard_table(split)["number"].tolist():
+            missing.difference_update(_packed(corpus.index(split, shard)).tolist())
+    if missing:
+        shown = sample_key(min(missing) >> 32, min(missing) & 0xFFFFFFFF)
+        raise ValueError(f"keys: no sample {shown!r} in the corpus ({len(missing):,} of {len(keys):,} are missing)")
+
+
+def _packed_keys(keys: Collection[str]) -> NDArray[np.int64]:
+    return np.array([(source << 32) + clip for source, clip in map(parse_key, sorted(keys))], np.int64)
+
+
+def _packed(index: NDArray[Any]) -> NDArray[np.int64]:
+    """Source and clip of each row as one number."""
+    packed: NDArray[np.int64] = (index["source"] << 32) + index["clip"]
+    return packed
 
 
 # ---- under which names ----
