@@ -93,9 +93,22 @@ def test_temporal_conv_starts_where_the_reference_code_starts():
     torch.manual_seed(3)
     expected = Reference(spec).state_dict()
     torch.manual_seed(3)
-    found = TemporalConv(spec).state_dict()
+    found = TemporalConv(spec, initial="torch").state_dict()
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_temporal_conv_starts_slow_with_the_variance_of_the_reference_code():
+    spec = ClipSpec(num_frames=100, height=1, width=1)
+    torch.manual_seed(0)
+    kernel = TemporalConv(spec, hidden=256).conv_temp.weight.detach()[..., 0, 0]
+    expected = Reference(spec).conv_temp.weight.std()
+    # 256 x 3 mixtures of 8 numbers each: the variance is known to 2.5 times sqrt(2 / 6144) = 4.5 %
+    assert relative_difference(kernel.std(), expected) < 0.05
+    power = torch.fft.rfft(kernel, dim=2).abs().square().sum((0, 1))
+    assert power[:6].sum() > 0.95 * power.sum()  # cosines up to the 7th are at most 3.5 turns of the clip
+    with pytest.raises(ValueError, match="expected smooth or torch"):
+        TemporalConv(spec, initial="zero")
 
 
 def test_mean_is_the_mean():

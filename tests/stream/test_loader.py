@@ -447,3 +447,13 @@ def test_indexes_are_read_without_the_parser(
     monkeypatch.setattr(ast, "literal_eval", broken)
     with ClipStream(corpora("raw"), batch_size=M) as stream:
         assert len(keys_of(stream)) == 1
+
+
+def test_a_stream_first_read_in_inference_mode_can_be_trained_on_later(corpus: Corpus) -> None:
+    weight = torch.ones(1, requires_grad=True)
+    with ClipStream(corpus, split="val", batch_size=4) as stream:
+        with torch.inference_mode():
+            assert len(list(stream)) == 3
+        for batch in stream:
+            (batch.pixels_BSCHW.float() * weight).sum().backward()
+            assert not batch.labels.is_inference()

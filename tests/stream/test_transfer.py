@@ -67,3 +67,12 @@ def test_abandoned_and_resumed_on_the_gpu(corpus: Corpus, keys_of: Any, numbers_
             found.append(list(batch.keys))
     assert found == expected
     assert stream.stats()["copy_seconds"] == 0.0 or stream.stats()["num_batches"] == len(expected)
+
+
+def test_a_stream_is_read_in_and_out_of_inference_mode(cuda: None, corpus: Corpus) -> None:
+    with ClipStream(corpus, split="val", batch_size=4, device="cuda") as stream:
+        with torch.inference_mode():
+            keys = [list(batch.keys) for batch in stream]
+        for batch, expected in zip(stream, keys, strict=True):
+            assert list(batch.keys) == expected
+            batch.pixels_BSCHW.float().requires_grad_().sum().backward()

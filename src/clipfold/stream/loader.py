@@ -355,10 +355,11 @@ class ClipStream:
             self._executor = ThreadPoolExecutor(self.num_threads, thread_name_prefix="clipfold-stream")
         layout = self.corpus.codec.layout
         is_cuda = self.device.type == "cuda"
-        while len(self._hosts) < self.prefetch + 1:
-            self._hosts.append(HostBatch(self.batch_size, self.spec, layout, pinned=is_cuda))
-        if is_cuda and self._ring is None:
-            self._ring = DeviceRing(self.device, self.batch_size, self.spec, layout)
+        with torch.inference_mode(False):  # memory made inside inference mode could never be written outside of it
+            while len(self._hosts) < self.prefetch + 1:
+                self._hosts.append(HostBatch(self.batch_size, self.spec, layout, pinned=is_cuda))
+            if is_cuda and self._ring is None:
+                self._ring = DeviceRing(self.device, self.batch_size, self.spec, layout)
 
         plan, origin, step = self._plan, self._position, self.global_batch_size
         accumulate, batch_size, rank = self.accumulate, self.batch_size, self.world.rank
