@@ -13,6 +13,7 @@ from typing import Any
 
 from clipfold.clip import ClipSpec
 from clipfold.demo.media import make_media
+from clipfold.demo.sizes import spec_for
 from clipfold.errors import ClipfoldError
 from clipfold.files import read_json, write_json
 from clipfold.progress import Progress
@@ -115,9 +116,11 @@ def run_demo(
             Progress("drawing", total=num_sources, unit="sources", show=show_progress) as progress,
         ):
             make_media(source, num_sources=num_sources, seed=seed, on_source=progress.advance)
-    say(f"converting {source} into shards of {SPEC} clips")
+    spec = SPEC if media is None else spec_for(source)
+    codec = "jpeg" if media is None else "lossless"  # nobody knows what lossy compression does to data of the user's
+    say(f"converting {source} into shards of {spec} clips")
     with _timed(seconds, "converting"):
-        convert(source, out=out / "corpus", spec=SPEC, codec="jpeg", split=_split(source), show_progress=show_progress)
+        convert(source, out=out / "corpus", spec=spec, codec=codec, split=_split(source), show_progress=show_progress)
     corpus = Corpus(out / "corpus")
     num_train, num_test = (_num_clips(corpus, split) for split in ("train", "test"))
     if len(corpus.classes) < 2 or num_train < 2 or num_test < 1:
