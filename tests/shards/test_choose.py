@@ -162,7 +162,7 @@ def test_every_class_is_seen(scripted, tmp_path, engine, monkeypatch):
     monkeypatch.setenv("SCRIPTED_LOG", str(log))
     scripted.write_sources(tmp_path / "src", {f"{label}/{label}{n}.mp4": {} for label in "abcd" for n in range(6)})
     choose_codec(find_sources(tmp_path / "src").sources, OPTIONS, engine=engine, num_clips=4)
-    assert sorted(name[0] for name in log.read_text().split()) == ["a", "b", "c", "d"]
+    assert {name[0] for name in log.read_text().split()} == set("abcd")
 
 
 def test_few_sources_give_several_clips_each(scripted, tmp_path, engine):

@@ -69,7 +69,8 @@ class Measurement:
         psnr: In dB over all clips; infinite where exact.
         encode_ms: Median time to encode a clip, on one core.
         decode_ms: Median time to decode a clip, on one core.
-        clips_per_second: What this machine could decode with all its cores, or read, whichever is less.
+        clips_per_second: What threads on all cores of this machine could decode, or its disk deliver, whichever is
+            less.
     """
 
     codec: str
@@ -367,7 +368,7 @@ def _decide(
             measurements.append(Measurement(codec=name, settings=codec.settings(), exact=codec.exact, trouble=trouble))
             continue
         size, decode_ms = totals.clip_bytes(name), totals.decode_ms(name)
-        decoded = 1e3 * num_cores / max(decode_ms, 1e-6)
+        decoded = 1e3 * totals.num_busy_cores.get(name, 1.0) / max(decode_ms, 1e-6)
         measurements.append(
             Measurement(
                 codec=name,

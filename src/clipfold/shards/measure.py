@@ -12,8 +12,9 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +28,7 @@ from clipfold.errors import ClipfoldError, ShardError, SourceError
 from clipfold.files import is_url, read_bytes
 from clipfold.ingest.reader import ReadOptions, read_clips
 from clipfold.ingest.sources import Source
+from clipfold.pool import num_cpus
 from clipfold.progress import Progress
 from clipfold.shards.codecs import Codec, empty_slot, get_codec
 from clipfold.shards.engines import Engine
@@ -40,6 +42,7 @@ __all__ = ["Totals", "Trial", "measure_corpus", "measure_sources", "read_bytes_p
 _NUM_DECODES = 3  # the quickest counts: anything else that ran on the machine can only have slowed the others
 _SPREAD = 4  # the clips of a source lie among its first ones, this many times as many as are taken
 _NUM_ROUNDS = 4
+_SECONDS_OF_THREADS = 0.05
 _LEAST_READ_BYTES, _MOST_READ_BYTES, _PIECE_BYTES = 8 << 20, 128 << 20, 4 << 20
 
 
@@ -71,12 +74,15 @@ class Totals:
         num_zeros: Values of these clips that are exactly 0.
         num_values: All values.
         unreadable: Sources that could not be read, with the reason.
+        num_busy_cores: By codec, how many cores decode at a time when there is a thread for each of them: fewer than
+            there are where a codec holds Python's lock.
     """
 
     num_clips: int = 0
     num_zeros: int = 0
     num_values: int = 0
     unreadable: list[str] = field(default_factory=list)
+    num_busy_cores: dict[str, float] = field(default_factory=dict)
     _tallies: dict[str, _Tally] = field(default_factory=lambda: defaultdict(_Tally))
 
     @property
@@ -128,6 +134,7 @@ class Totals:
         self.num_zeros += other.num_zeros
         self.num_values += other.num_values
         self.unreadable += other.unreadable
+        self.num_busy_cores = {**other.num_busy_cores, **self.num_busy_cores}
         for name, found in other._tallies.items():
             tally = self._tallies[name]
             tally.sizes += found.sizes
@@ -171,8 +178,21 @@ def _measure_source(job: _SourceJob) -> list[dict[str, Any]]:
 
 
 def _measure_samples(job: _CorpusJob) -> list[dict[str, Any]]:
+    return [_measure(pixels_SCHW, job.spec, job.trials) for pixels_SCHW in _decoded(job)]
+
+
+def _busy_cores_of_source(job: _SourceJob) -> dict[str, float]:
+    with read_clips(job.source, job.options) as reader:
+        return _busy_cores(next(reader).pixels_SCHW, job.options.spec, job.trials)
+
+
+def _busy_cores_of_sample(job: _CorpusJob) -> dict[str, float]:
+    return _busy_cores(next(_decoded(job)), job.spec, job.trials)
+
+
+def _decoded(job: _CorpusJob) -> Iterator[NDArray[Any]]:
+    """The clips (S, C, H, W) of a job's samples, each in memory of its own."""
     codec = get_codec(job.codec, job.codec_settings)
-    found = []
     for key, offset, size, checksum in job.rows:
         data = read_bytes(job.location, offset=offset, size=size)
         if xxhash.xxh3_64_intdigest(data) != checksum:
@@ -184,8 +204,7 @@ def _measure_samples(job: _CorpusJob) -> list[dict[str, Any]]:
             )
         slot, pixels_SCHW = empty_slot(codec, job.spec)
         codec.decode_into(data, slot, job.spec)
-        found.append(_measure(pixels_SCHW, job.spec, job.trials))
-    return found
+        yield pixels_SCHW
 
 
 def _measure(clip_SCHW: NDArray[Any], spec: ClipSpec, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -219,6 +238,35 @@ def _try(clip_SCHW: NDArray[Any], spec: ClipSpec, codec: Codec) -> tuple[int, fl
     return len(data), _mean_squared_error(clip_SCHW, decoded_SCHW), encode_seconds, decode_seconds
 
 
+def _busy_cores(clip_SCHW: NDArray[Any], spec: ClipSpec, trials: Sequence[Trial]) -> dict[str, float]:
+    """How much faster than one thread as many threads as cores decode a clip, by codec."""
+    num_threads = num_cpus()
+    found = {}
+    for trial in trials:
+        with suppress(ClipfoldError, ValueError):  # it was said why when it was measured
+            codec = get_codec(trial.codec, trial.settings)
+            data = codec.encode(clip_SCHW, spec)
+            one, all_of_them = (_decodes_per_second(codec, data, spec, num) for num in (1, num_threads))
+            found[trial.codec] = min(all_of_them / one, float(num_threads))
+        renew_deadline()
+    return found
+
+
+def _decodes_per_second(codec: Codec, data: bytes, spec: ClipSpec, num_threads: int) -> float:
+    start = time.perf_counter()
+
+    def work(_: int) -> int:
+        slot, num = empty_slot(codec, spec)[0], 0
+        while not num or time.perf_counter() - start < _SECONDS_OF_THREADS:
+            codec.decode_into(data, slot, spec)
+            num += 1
+        return num
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        total = sum(pool.map(work, range(num_threads)))
+    return total / (time.perf_counter() - start)
+
+
 def _mean_squared_error(clip_SCHW: NDArray[Any], decoded_SCHW: NDArray[Any]) -> float:
     total = 0.0
     for frame_CHW, decoded_CHW in zip(clip_SCHW, decoded_SCHW, strict=True):
@@ -248,6 +296,7 @@ def measure_sources(
         SourceError: None of those that were tried can be read.
     """
     totals, waiting = Totals(), _in_turn(sources)
+    probe: _SourceJob | None = None
     limits = Limits(cpu_seconds=deadline_seconds or 300.0, wall_seconds=4 * (deadline_seconds or 300.0) + 60)
     with Progress("measuring codecs", total=num_clips, unit="clips", show=show_progress) as progress:
         for _ in range(_NUM_ROUNDS):
@@ -265,6 +314,10 @@ def measure_sources(
                     continue
                 totals.add(outcome.value)
                 progress.advance(len(outcome.value))
+                probe = probe or replace(jobs[0], source=source)
+    if probe is not None:  # alone: nothing else is at work now
+        for outcome in engine.map(_busy_cores_of_source, [probe], limits=lambda _: limits):
+            totals.num_busy_cores = outcome.value or {}
     if not totals.num_clips:
         shown = "\n".join(f"  {text}" for text in totals.unreadable[:5])
         raise SourceError(f"no codec could be measured: none of the sources that were tried gave a clip\n{shown}")
@@ -302,6 +355,8 @@ def measure_corpus(
                 raise outcome.error
             totals.add(outcome.value)
             progress.advance(len(outcome.value))
+    for outcome in engine.map(_busy_cores_of_sample, jobs[:1], limits=lambda _: limits):
+        totals.num_busy_cores = outcome.value or {}
     return totals
 
 
