@@ -4,13 +4,14 @@ Whatever clipfold writes goes through :func:`writing_whole`: written beside its 
 the disk, then renamed. A reader sees the old file or the new one, never a half.
 
 A *location* is a local path or an fsspec URL (``https://...``, ``s3://...``, ``memory://...``). Reading works for
-both; writing is for local paths.
+both; what is made is made in local files, which :func:`upload` takes behind a URL.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,20 +20,27 @@ from typing import IO, Any
 
 __all__ = [
     "Location",
+    "delete",
+    "etag_of",
     "exists",
     "is_url",
     "join",
     "name_of",
+    "names_in",
     "open_bytes",
     "read_bytes",
     "read_json",
+    "size_of",
     "sync_folder",
+    "upload",
     "write_json",
     "write_whole",
     "writing_whole",
 ]
 
 Location = str | Path
+
+_WITHOUT_FOLDERS = frozenset(["s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "http", "https"])
 
 
 def is_url(location: Location) -> bool:
@@ -151,6 +159,66 @@ def sync_folder(folder: Location) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def upload(source: Path | bytes, url: str) -> None:
+    """Put a local file, or some bytes, behind a URL; what is there is replaced.
+
+    Raises:
+        Exception: Whatever the file system's package raises where it cannot be done.
+    """
+    filesystem, path = _filesystem(url)
+    protocols = {filesystem.protocol} if isinstance(filesystem.protocol, str) else set(filesystem.protocol)
+    if protocols.isdisjoint(_WITHOUT_FOLDERS):
+        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+    if isinstance(source, bytes):
+        filesystem.pipe_file(path, source)
+    else:
+        filesystem.put_file(str(source), path)
+    filesystem.invalidate_cache()
+
+
+def names_in(url: str) -> list[str]:
+    """Names of what lies directly behind a URL, sorted; none where nothing is there.
+
+    Raises:
+        Exception: Whatever the file system's package raises where it cannot be listed.
+    """
+    filesystem, path = _filesystem(url)
+    filesystem.invalidate_cache()
+    try:
+        found = filesystem.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    return sorted(name_of(name) for name in found if str(name).rstrip("/") != path.rstrip("/"))
+
+
+def size_of(url: str) -> int:
+    """Bytes of the file behind a URL.
+
+    Raises:
+        Exception: Whatever the file system's package raises where it cannot be asked.
+    """
+    filesystem, path = _filesystem(url)
+    return int(filesystem.info(path)["size"])
+
+
+def etag_of(url: str) -> str | None:
+    """The ETag of the file behind a URL where that looks like an MD5, in hexadecimal; else ``None``."""
+    filesystem, path = _filesystem(url)
+    found = str(filesystem.info(path).get("ETag", "")).strip('"')
+    return found if re.fullmatch("[0-9a-f]{32}", found) else None
+
+
+def delete(url: str) -> None:
+    """Delete the file behind a URL.
+
+    Raises:
+        Exception: Whatever the file system's package raises where it cannot be done.
+    """
+    filesystem, path = _filesystem(url)
+    filesystem.rm_file(path)
+    filesystem.invalidate_cache()
 
 
 def _filesystem(location: Location) -> tuple[Any, str]:

@@ -112,6 +112,7 @@ class Pool:
         self.num_workers = num_cpus() if num_workers is None else num_workers
         if self.num_workers < 1:
             raise ValueError(f"num_workers: {num_workers}, expected at least 1 (work is always done in processes)")
+        self.num_workers_per_machine = self.num_workers
         self.num_ahead = _AHEAD_PER_WORKER * self.num_workers if num_ahead is None else num_ahead
         if self.num_ahead < 1:
             raise ValueError(f"num_ahead: {num_ahead}, expected at least 1")

@@ -30,10 +30,14 @@ class Convert:
     """
 
     src: tyro.conf.Positional[str]
-    """Folder of videos and image folders, or one video."""
+    """Folder of videos and image folders, one video, a table, or existing shards."""
 
     out: str
-    """Folder of the corpus: new, empty, or left by the same command."""
+    """Folder of the corpus: new, empty, or left by the same command. Or a URL such as s3://bucket/corpus: finished
+    shards go there one by one, the manifest last."""
+
+    staging: str | None = None
+    """With a URL: local folder for what is under way; one in the user's cache by default."""
 
     codec: str = "raw"
     """How clips are stored: raw (exact, fastest), lossless, jpeg, mp4 (smallest), or my_package.module:MyCodec."""
@@ -99,6 +103,14 @@ class Convert:
     limit: int | None = None
     """At most so many sources, of each class in turn."""
 
+    classes: str | None = None
+    """File that renames, merges, orders and drops classes: a .txt of lines such as `walk` (a class, in the order of
+    the numbers), `stroll -> walk` (renamed, or merged), `noise -> -` (dropped), `* -> -` (all others dropped); a .csv
+    with these two columns; or a .json object."""
+
+    append: bool = False
+    """Convert what is new into a finished corpus: its shards stay as they are, new ones come behind them."""
+
     num_workers: int | None = None
     """Processes that decode; one per CPU core by default. The result does not depend on it."""
 
@@ -109,7 +121,7 @@ class Convert:
     """Stop when more sources than this had to be left out."""
 
     retry_skipped: bool = False
-    """Try sources again that were left out before this conversion was interrupted."""
+    """Try sources again that were left out; in a finished corpus their clips go into new shards."""
 
     deadline_seconds: float | None = None
     """CPU seconds that a source may take from one clip to the next; 300 and more for large files by default."""
@@ -117,8 +129,14 @@ class Convert:
     memory: str | None = None
     """Memory that all workers may use together, such as 8GB; four fifths of the machine's by default."""
 
+    allow_mixed_cpu: bool = False
+    """Let a codec whose bytes depend on the type of the CPU (lowrank) run on several types."""
+
     engine: str = "local"
-    """Where the work is done."""
+    """Where the work is done: local (processes of this machine), or ray (a Ray cluster, extra clipfold[ray])."""
+
+    ray_address: str | None = None
+    """With --engine ray: address of the cluster; RAY_ADDRESS or the one on this machine by default."""
 
     dry_run: bool = False
     """Count clips and estimate bytes; write nothing."""
@@ -132,6 +150,7 @@ class Convert:
             summary = convert(
                 self.src,
                 out=self.out,
+                staging=self.staging,
                 spec=ClipSpec(
                     num_frames=self.num_frames,
                     channels=self.channels,
@@ -157,13 +176,17 @@ class Convert:
                 include=self.include,
                 exclude=self.exclude,
                 limit=self.limit,
+                classes=self.classes,
+                append=self.append,
                 num_workers=self.num_workers,
                 on_error=self.on_error,
                 max_failures=self.max_failures,
                 retry_skipped=self.retry_skipped,
+                allow_mixed_cpu=self.allow_mixed_cpu,
                 deadline_seconds=self.deadline_seconds,
                 memory_bytes=None if self.memory is None else parse_size(self.memory),
                 engine=self.engine,
+                ray_address=self.ray_address,
                 dry_run=self.dry_run,
             )
         except KeyboardInterrupt:

@@ -57,6 +57,9 @@ class Assembly:
         classes: Names of the classes, in the order of their numbers.
         staging: Where the parts are.
         open_part: Gives the part of a source; ``None`` takes the staged one.
+        before: The shards of each split that the corpus has already; the new ones come behind them.
+        labelled: Whether every sample gets a ``.cls``; ``None`` where all sources have a label.
+        on_shard: Called with split and row of each shard once it is noted.
     """
 
     def __init__(
@@ -68,11 +71,15 @@ class Assembly:
         staging: Staging,
         *,
         open_part: Callable[[ListedSource], Part] | None = None,
+        before: Mapping[str, Sequence[ShardRow]] | None = None,
+        labelled: bool | None = None,
+        on_shard: Callable[[str, ShardRow], None] | None = None,
     ) -> None:
         self._out, self._recipe, self._sources, self._staging = out, recipe, sources, staging
         self._open_part = open_part or (lambda source: PartReader(staging.part_path(source.number)))
         self._labels = {name: number for number, name in enumerate(classes)}
-        self._labelled = all(source.label is not None for source in sources)
+        self._labelled = all(source.label is not None for source in sources) if labelled is None else labelled
+        self._before, self._on_shard = before or {}, on_shard
         self._extension = get_codec(recipe.codec, recipe.codec_settings).extension
         self._writers: dict[str, ShardWriter] = {}
         self._parts: dict[str, deque[int]] = defaultdict(deque)  # appended, but not yet all in finished shards
@@ -123,11 +130,13 @@ class Assembly:
         Raises:
             OSError: The disk is full.
         """
-        self._at = (max(source.number for source in self._sources) + 1, 0)
+        self._at = (max((source.number for source in self._sources), default=-1) + 1, 0)
         for writer in self._writers.values():
             writer.close()
         totals = {}
-        for split, rows in sorted(self._staging.shards.items()):
+        for split in sorted({*self._before, *self._staging.shards}):
+            rows = [*self._before.get(split, []), *self._staging.shards.get(split, [])]
+            (self._out / split).mkdir(exist_ok=True)
             sha256 = write_shard_table(shard_table_path(self._out, split), rows)
             totals[split] = SplitTotals(
                 num_shards=len(rows),
@@ -155,12 +164,14 @@ class Assembly:
                 labelled=self._labelled,
                 shard_bytes=self._recipe.shard_bytes,
                 shard_clips=self._recipe.shard_clips,
-                first_number=len(self._staging.shards.get(split, [])),
+                first_number=len(self._before.get(split, [])) + len(self._staging.shards.get(split, [])),
                 on_finished=lambda row: self._note_shard(split, row),
             )
         return self._writers[split]
 
     def _note_shard(self, split: str, row: ShardRow) -> None:
         self._staging.add_shard(split, row, self._at)
+        if self._on_shard is not None:
+            self._on_shard(split, row)
         while self._parts[split] and self._parts[split][0] < self._at[0]:
             self._staging.remove_part(self._parts[split].popleft())

@@ -1,54 +1,57 @@
-"""One run of a conversion: begin, go on or find nothing to do; then every source in order; then what is said of it."""
+"""One run of a conversion: begin, go on, append or find nothing to do; every source in order; what is said of it."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from clipfold.errors import ClipfoldError, SourceError
-from clipfold.files import write_whole
+from clipfold.files import Location, exists, join, write_whole
 from clipfold.ingest.sources import SPLITS, Found, Source, find_sources
 from clipfold.progress import Progress
 from clipfold.shards.assembly import Assembly
+from clipfold.shards.base import Base, sha256_of
 from clipfold.shards.engines import Engine
-from clipfold.shards.estimate import available_bytes, check_space, estimate, limits_for
+from clipfold.shards.estimate import SpaceWatch, available_bytes, check_space, estimate, limits_for
+from clipfold.shards.index import ShardRow, shard_table_path
 from clipfold.shards.manifest import MANIFEST_NAME, Manifest, SplitTotals
 from clipfold.shards.output import check_out, plain_disk_errors
 from clipfold.shards.recipe import Recipe, check_same
-from clipfold.shards.source_list import ListedSource, freeze, load_source_list, save_source_list
+from clipfold.shards.records import (
+    changed_source,
+    check_cpu_types,
+    check_failures,
+    nothing_converted,
+    reason_of,
+    skipped_of,
+    take_outcome,
+)
+from clipfold.shards.source_list import ListedSource, freeze, load_source_list, reading_fields, save_source_list
 from clipfold.shards.staging import STAGING_NAME, PartReader, Staging
+from clipfold.shards.store import Store
 from clipfold.shards.summary import (
     SKIPPED_NAME,
+    SOURCES_NAME,
     ConvertSummary,
-    Skipped,
     clips_by_class,
     ignored_fields,
+    merge_clips,
+    new_fields,
+    skipped_lines,
     summary_of,
 )
 from clipfold.shards.task import Job, convert_source
 from clipfold.shards.totals import ChannelSums, mean_and_std
-from clipfold.worker import Outcome
 
 __all__ = ["SOURCES_NAME", "Conversion"]
-
-SOURCES_NAME = "sources.jsonl"
-
-_REASONS = {
-    "DecodeError": "decode",
-    "SourceError": "source",
-    "Crash": "crash",
-    "CpuDeadline": "cpu_deadline",
-    "WallDeadline": "wall_deadline",
-    "OutOfMemory": "out_of_memory",
-}
 
 
 class Conversion:
@@ -56,50 +59,65 @@ class Conversion:
 
     Args:
         root: Where the sources are.
-        out: The corpus folder.
+        out: The corpus folder, or its URL.
+        folder: Where shards are made: ``out`` itself, or a local folder where that is a URL.
         recipe: The options that decide about bytes.
         engine: Does the work.
+        stops: Whether a source that cannot be read ends the run.
+        max_failures: How many may be left out.
+        retry_skipped: Whether sources that were left out are tried again.
+        append: Whether new sources go into a finished corpus.
+        allow_mixed_cpu: Whether a codec may run on different types of CPU although that changes its bytes.
         deadline_seconds: CPU seconds from one clip to the next, or ``None``.
-        memory: Bytes of memory for all workers together, or ``None``.
+        memory: Bytes of memory for all workers of a machine together, or ``None``.
         show_progress: Whether to show progress on the standard error.
     """
 
     def __init__(
         self,
         *,
-        root: Path,
-        out: Path,
+        root: Location,
+        out: str,
+        folder: Path,
         recipe: Recipe,
         engine: Engine,
+        stops: bool,
+        max_failures: int | None,
+        retry_skipped: bool,
+        append: bool,
+        allow_mixed_cpu: bool,
         deadline_seconds: float | None,
         memory: int | None,
         show_progress: bool,
     ) -> None:
-        self.root, self.out, self.recipe, self.engine = root, out, recipe, engine
+        self.root, self.out, self.folder, self.recipe, self.engine = root, out, folder, recipe, engine
+        self.stops, self.max_failures = stops, max_failures
+        self.retry_skipped, self.append, self.allow_mixed_cpu = retry_skipped, append, allow_mixed_cpu
         self.show_progress = show_progress
+        self.store = None if str(folder) == out else Store(out)
         self.limits = partial(
             limits_for,
             deadline_seconds=deadline_seconds,
             memory=available_bytes() if memory is None else memory,
-            num_workers=engine.num_workers,
+            num_workers=engine.num_workers_per_machine,
         )
         self.start = time.monotonic()
         self.num_new_clips = 0
+        self._found: dict[int | None, Found] = {}
+        self._may_undo = False  # until it is sure that what is staged here is of this conversion
 
     # ---- dry run ----
 
     def try_out(self) -> ConvertSummary:
         """Count everything, write nothing."""
-        found = find_sources(
-            self.root, include=self.recipe.include, exclude=self.recipe.exclude, limit=self.recipe.limit
-        )
+        found = self._find(limit=self.recipe.limit)
         listed = freeze(found.sources, split=self.recipe.split)
         by_name = {source.name: source for source in found.sources}
         jobs = [self._job(source, by_name[source.name], parts=None) for source in listed]
         counted = estimate(self.engine, jobs, self.limits, wants_bytes=True, show_progress=self.show_progress)
-        skipped = [replace(each, reason=_reason(each.reason)) for each in counted.skipped]
+        skipped = [replace(each, reason=reason_of(each.reason)) for each in counted.skipped]
         return ConvertSummary(
-            out=str(self.out),
+            out=self.out,
             is_dry_run=True,
             num_sources=len(listed),
             num_converted=len(listed) - len(skipped),
@@ -111,200 +129,249 @@ class Conversion:
             seconds=time.monotonic() - self.start,
         )
 
-    # ---- the real thing ----
+    # ---- begin, go on, append, or nothing to do ----
 
-    def run(self, *, stops: bool, max_failures: int | None, retry_skipped: bool) -> ConvertSummary:
-        """Begin, go on, or find that nothing is left to do."""
-        was_there = self.out.exists()
-        check_out(self.out)
-        if (self.out / MANIFEST_NAME).exists() and not (self.out / STAGING_NAME).exists():
-            return self._already_finished(retry_skipped=retry_skipped)
-        with plain_disk_errors(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-            with Staging(self.out) as staging:
-                if (self.out / MANIFEST_NAME).exists():  # killed between its last two steps
-                    summary = self._already_finished(retry_skipped=retry_skipped)
-                    staging.remove()
-                    return summary
-                if staging.plan is not None:
-                    check_same(staging.plan, self._plan(), out=str(self.out), state="an unfinished conversion")
-                if retry_skipped:
-                    staging.forget_failures()
-                try:
-                    return self._work(staging, stops=stops, max_failures=max_failures)
-                except (ClipfoldError, ValueError):
-                    if not any("num_clips" in record for record in staging.sources.values()):
-                        self._undo(staging, was_there=was_there)  # nothing to go on with
-                    raise
+    def run(self) -> ConvertSummary:
+        """Begin, go on, append, or find that nothing is left to do."""
+        was_there = self.folder.exists()
+        if self.store is None:
+            check_out(self.folder)
+        else:
+            self.store.check(goes_on=(self.folder / STAGING_NAME).exists())
+        is_finished = exists(join(self.out, MANIFEST_NAME))
+        wants_more = self.append or self.retry_skipped
+        if is_finished and not wants_more and not (self.folder / STAGING_NAME).exists():
+            return self._nothing_to_do(Base.load(self.out))
+        with plain_disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with Staging(self.folder) as staging, self._clean_end(staging, was_there=was_there):
+                base = self._base(staging)
+                if not self._goes_on(staging, base) and not self._freeze(staging, base):
+                    assert base is not None, "a list without sources"
+                    return self._nothing_to_do(base)
+                summary = self._work(staging, base)
+        return self.run() if self.append and summary.num_new else summary  # what came since the list was frozen
 
-    def _work(self, staging: Staging, *, stops: bool, max_failures: int | None) -> ConvertSummary:
-        listed, found = self._list(staging)
-        classes = sorted({source.label for source in listed if source.label is not None})
-        with Assembly(self.out, self.recipe, listed, classes, staging) as assembly:
-            self._go_through(listed, found, staging, assembly, stops=stops, max_failures=max_failures)
-            if not any("num_clips" in record for record in staging.sources.values()):
-                raise _nothing_converted(listed, staging)
+    def _base(self, staging: Staging) -> Base | None:
+        """The finished corpus that is there."""
+        if not exists(join(self.out, MANIFEST_NAME)):
+            return None
+        is_extended = staging.plan is not None and staging.plan.get("base") == sha256_of(self.out)
+        return Base.load(self.out, tables=staging.folder / "base" if is_extended else None)
+
+    def _goes_on(self, staging: Staging, base: Base | None) -> bool:
+        """Whether an earlier command froze what is to be done."""
+        plan = staging.plan
+        if plan is not None and plan.get("base") == (base.sha256 if base else None):
+            check_same(plan, self._plan(base), out=self.out, state="an unfinished conversion")
+            if base is not None and not (self.append or self.retry_skipped):
+                raise ClipfoldError(
+                    "sources were being appended here, and that is not finished",
+                    fix="run the same command with --append again: it goes on where it stopped",
+                    file=self.out,
+                )
+            self._may_undo = True
+            if self.retry_skipped and base is None:
+                staging.forget_failures()
+            return self._list_path(staging, base).exists()
+        if base is None and plan is not None:
+            raise ClipfoldError(
+                f"{MANIFEST_NAME} has gone while sources were being appended",
+                fix="copy it back, or convert into a new folder",
+                file=self.out,
+            )
+        self._may_undo = True
+        if base is not None:
+            staging.clear()  # of this corpus' own making: killed between its last two steps
+        return False
+
+    def _freeze(self, staging: Staging, base: Base | None) -> bool:
+        """Write down what is to be done from now on; False where that is nothing."""
+        if base is None:
+            listed = freeze(self._find(limit=self.recipe.limit).sources, split=self.recipe.split)
+            staging.set_plan(self._plan(None))
+            save_source_list(self._list_path(staging, None), listed)
+            return True
+        if not (self.append or self.retry_skipped):
+            return False
+        options = base.manifest.provenance.get("options", {})
+        check_same(options, self.recipe.to_json(), out=self.out, state="a finished corpus")
+        base.sums(self.out)
+        again, fresh = self._more(base)
+        listed = [*again, *freeze(fresh, split=self.recipe.split, after=base.sources)]
+        if base.is_labelled and any(source.label is None for source in listed):
+            name = next(source.name for source in listed if source.label is None)
+            raise SourceError(
+                "a new source has no label, but all others of the corpus have",
+                fix="put it into the folder of its class, or leave it out (--exclude)",
+                file=name,
+            )
+        if listed:
+            base.keep(self.out, staging.folder / "base")
+            save_source_list(self._list_path(staging, base), listed)
+            staging.set_plan(self._plan(base))
+        return bool(listed)
+
+    def _more(self, base: Base) -> tuple[list[ListedSource], list[Source]]:
+        """Sources to try again, and new ones to append."""
+        found = self._find(limit=None)
+        there = {source.name: source for source in found.sources}
+        known = {source.name: source for source in base.sources}
+        again = []
+        for each in base.skipped if self.retry_skipped else ():
+            source = there.get(each.name)
+            if each.reason != "partial" and source is not None:
+                num_bytes, mtime_ns, reading = source.num_bytes, source.mtime_ns, reading_fields(source)
+                again.append(replace(known[each.name], num_bytes=num_bytes, mtime_ns=mtime_ns, reading=reading))
+        return again, self._new(base.sources, found) if self.append else []
+
+    def _new(self, listed: Sequence[ListedSource], found: Found) -> list[Source]:
+        """What is there and not in the list; with a limit, no more than it allows."""
+        known = {source.name for source in listed}
+        fresh = [source for source in found.sources if source.name not in known]
+        limit = self.recipe.limit
+        return fresh if limit is None else fresh[: max(limit - len(known), 0)]
+
+    def _find(self, *, limit: int | None) -> Found:
+        """What is there now, under the classes of the corpus; looked for once."""
+        if limit not in self._found:
+            found = find_sources(self.root, include=self.recipe.include, exclude=self.recipe.exclude, limit=limit)
+            self._found[limit] = self.recipe.classes.apply(found)
+        return self._found[limit]
+
+    def _plan(self, base: Base | None) -> dict[str, Any]:
+        plan = {"clipfold": version("clipfold"), **self.recipe.to_json()}
+        return plan if base is None else {**plan, "base": base.sha256}
+
+    def _list_path(self, staging: Staging, base: Base | None) -> Path:
+        return (self.folder if base is None else staging.folder) / SOURCES_NAME
+
+    def _nothing_to_do(self, base: Base) -> ConvertSummary:
+        options = base.manifest.provenance.get("options", {})
+        check_same(options, self.recipe.to_json(), out=self.out, state="a finished corpus")
+        new: list[Source] = []
+        with suppress(SourceError):  # the files may be gone by now
+            found = self._find(limit=None)
+            there = {source.name for source in found.sources}
+            if not self.append and there.isdisjoint(source.name for source in base.sources):
+                raise ClipfoldError(
+                    "the output folder holds a finished corpus of other sources",
+                    fix="name another output folder, or --append them to it",
+                    file=self.out,
+                )
+            new = self._new(base.sources, found)
+        summary = summary_of(self.out, base.manifest, base.skipped)
+        seconds = time.monotonic() - self.start
+        return replace(summary, was_finished=True, seconds=seconds, **new_fields(new))
+
+    @contextmanager
+    def _clean_end(self, staging: Staging, *, was_there: bool) -> Iterator[None]:
+        """Leave nothing behind where nothing is to be gone on with."""
+        try:
+            yield
+        except (ClipfoldError, ValueError):
+            is_begun = any("num_clips" in record for record in staging.sources.values()) or staging.part_numbers()
+            if self._may_undo and not is_begun:
+                staging.remove()
+                self._undo(was_there=was_there)
+            raise
+        staging.remove()
+        if self.store is not None:
+            shutil.rmtree(self.folder)
+
+    def _undo(self, *, was_there: bool) -> None:
+        """Leave the output folder as it was found."""
+        if self.store is not None or not exists(join(self.out, MANIFEST_NAME)):
+            (self.folder / SOURCES_NAME).unlink(missing_ok=True)
+            for folder in [*(self.folder / split for split in SPLITS), *([] if was_there else [self.folder])]:
+                with suppress(OSError):
+                    folder.rmdir()
+
+    # ---- the work ----
+
+    def _work(self, staging: Staging, base: Base | None) -> ConvertSummary:
+        listed = load_source_list(self._list_path(staging, base))
+        found = self._find(limit=None)
+        staging.note_run()
+        labels = {source.label for source in listed if source.label is not None}
+        classes = self.recipe.classes.order(labels, after=base.manifest.classes if base else ())
+        uploads = None if self.store is None else partial(self._upload_shard, self.store, staging, base)
+        with Assembly(
+            self.folder,
+            self.recipe,
+            listed,
+            classes,
+            staging,
+            before=base.shards if base else None,
+            labelled=base.is_labelled if base else None,
+            on_shard=uploads,
+        ) as assembly:
+            if self.store is not None:
+                self._upload_rest(self.store, staging, base)
+            self._go_through(listed, found, staging, assembly)
+            if base is None and not any("num_clips" in record for record in staging.sources.values()):
+                raise nothing_converted(listed, staging.sources)
             totals = assembly.close()
-        return self._finish(listed, classes, totals, staging, found)
+        return self._finish(listed, classes, totals, staging, base, found)
 
-    def _plan(self) -> dict[str, Any]:
-        return {"clipfold": version("clipfold"), **self.recipe.to_json()}
-
-    def _list(self, staging: Staging) -> tuple[list[ListedSource], Found]:
-        """The frozen list, made now or before, and what is there now."""
-        path = self.out / SOURCES_NAME
-        resumes = staging.plan is not None and path.exists()
-        limit = None if resumes else self.recipe.limit  # files that came since must not push out others
-        found = find_sources(self.root, include=self.recipe.include, exclude=self.recipe.exclude, limit=limit)
-        if resumes:
-            return load_source_list(path), found
-        listed = freeze(found.sources, split=self.recipe.split)
-        staging.set_plan(self._plan())
-        save_source_list(path, listed)
-        return listed, found
-
-    def _go_through(
-        self,
-        listed: Sequence[ListedSource],
-        found: Found,
-        staging: Staging,
-        assembly: Assembly,
-        *,
-        stops: bool,
-        max_failures: int | None,
-    ) -> None:
+    def _go_through(self, listed: Sequence[ListedSource], found: Found, staging: Staging, assembly: Assembly) -> None:
         """Every source in order: convert it where that was not done, append its clips where they are in no shard."""
         present = {source.name: source for source in found.sources}
-        staged = staging.part_numbers()
         needed = [source for source in listed if assembly.needs_part(source)]
+        staged = self._whole_parts(needed, staging)
         jobs = {
             source.number: self._job(source, present[source.name], parts=staging.parts)
             for source in needed
             if source.number not in staged and source.name in present
         }
-        for job in jobs.values():
-            if (job.source.num_bytes, job.source.mtime_ns) != (job.num_bytes, job.mtime_ns):
-                raise _changed(job.source, f"{job.source.num_bytes:,} bytes, listed with {job.num_bytes:,}")
+        for source in needed:
+            if source.number in jobs:
+                _check_unchanged(source, present[source.name])
         if jobs:
-            check_space(self.engine, list(jobs.values()), self.limits, self.out, shard_bytes=self.recipe.shard_bytes)
+            check_space(
+                self.engine,
+                list(jobs.values()),
+                self.limits,
+                self.folder,
+                shard_bytes=self.recipe.shard_bytes,
+                keeps_shards=self.store is None,
+            )
         outcomes = self.engine.map(convert_source, jobs.values(), limits=self.limits)
+        watch = SpaceWatch(self.folder)
         num_failed = sum("reason" in record for record in staging.sources.values())
         with Progress("converting", total=len(needed), unit="sources", show=self.show_progress) as progress:
             for source in needed:
                 if source.number in jobs:
-                    record = self._take(next(outcomes), jobs[source.number].source, stops=stops)
+                    record = take_outcome(next(outcomes), jobs[source.number].source, stops=self.stops)
+                    self.num_new_clips += record.get("num_clips", 0)
                 elif source.number in staged:
                     record = PartReader(staging.part_path(source.number)).summary
                 else:
                     record = {"reason": "vanished", "text": "it was there when the sources were listed, now it is not"}
+                if not self.allow_mixed_cpu:
+                    check_cpu_types(record, staging.sources, file=source.name)
                 staging.add_source(source.number, record)
                 if "reason" in record:
                     num_failed += 1
-                    _check_failures(num_failed, max_failures, source, record)
+                    check_failures(num_failed, self.max_failures, source, record)
                 else:
                     assembly.append(source)
+                watch.check()
                 seconds = time.monotonic() - self.start
                 progress.advance(clips_per_second=f"{self.num_new_clips / seconds:.1f}", skipped=num_failed)
 
-    def _take(self, outcome: Outcome, source: Source, *, stops: bool) -> dict[str, Any]:
-        """The record of a source that was just worked on."""
-        if outcome.error is None:
-            record: dict[str, Any] = outcome.value
-            if "changed" in record:
-                raise _changed(source, record["changed"])
-            if "unwritable" in record:
-                raise OSError(record["errno"], record["unwritable"])
-            self.num_new_clips += record.get("num_clips", 0)
-            return record
-        if stops:
-            outcome.error.where.setdefault("file", source.path)
-            raise outcome.error
-        # no machine's paths: the same failure gives the same bytes everywhere
-        text = outcome.error.what.replace(source.path, source.name)
-        return {"reason": _reason(outcome.error_name), "text": text}
-
-    def _finish(
-        self,
-        listed: Sequence[ListedSource],
-        classes: Sequence[str],
-        totals: Mapping[str, SplitTotals],
-        staging: Staging,
-        found: Found,
-    ) -> ConvertSummary:
-        """All shards are there: what is said about them, the manifest last."""
-        records = staging.sources
-        converted = [source for source in listed if "num_clips" in records[source.number]]
-        skipped = [
-            Skipped(number=source.number, name=source.name, reason=record["reason"], text=record["text"])
-            for source in listed
-            if "reason" in (record := _left_out(records[source.number]))
-        ]
-        write_whole(
-            self.out / SKIPPED_NAME, "".join(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in skipped)
-        )
-        sums = [records[source.number]["sums"] for source in converted]
-        mean, std = mean_and_std((ChannelSums.from_json(each) for each in sums if each), self.recipe.read.spec)
-        counts = [records[source.number].get("num_clips", 0) for source in listed]
-        manifest = Manifest(
-            spec=self.recipe.read.spec,
-            codec=self.recipe.codec,
-            codec_settings=self.recipe.codec_settings,
-            classes=classes,
-            splits=totals,
-            mean=mean,
-            std=std,
-            file_sha256={
-                name: hashlib.sha256((self.out / name).read_bytes()).hexdigest()
-                for name in (SOURCES_NAME, SKIPPED_NAME)
-            },
-            provenance={
-                "version": version("clipfold"),
-                "options": self.recipe.to_json(),
-                "decoders": sorted({records[source.number]["decoder"] for source in converted}),
-                "num_sources": len(listed),
-                "num_converted": len(converted),
-                "clips": clips_by_class(zip(listed, counts, strict=True)),
-            },
-        )
-        manifest.save(self.out)
-        staging.remove()
-        seconds = time.monotonic() - self.start
-        return replace(
-            summary_of(self.out, manifest),
-            **ignored_fields(found),
-            seconds=seconds,
-            clips_per_second=self.num_new_clips / seconds,
-        )
-
-    def _already_finished(self, *, retry_skipped: bool) -> ConvertSummary:
-        manifest = Manifest.load(self.out)
-        options = manifest.provenance.get("options", {})
-        check_same(options, self.recipe.to_json(), out=str(self.out), state="a finished corpus")
-        summary = summary_of(self.out, manifest)
-        if retry_skipped and summary.skipped:
-            raise ClipfoldError(
-                "the conversion has ended, its skipped sources cannot be tried again in this folder",
-                fix="convert them into a folder of their own (include=...), or all into a new one",
-                file=str(self.out),
-            )
-        with suppress(SourceError):  # the files may be gone by now
-            found = find_sources(self.root, include=self.recipe.include, exclude=self.recipe.exclude)
-            there = {source.name for source in found.sources}
-            if there.isdisjoint(source.name for source in load_source_list(self.out / SOURCES_NAME)):
-                raise ClipfoldError(
-                    "the output folder holds a finished corpus of other sources",
-                    fix="name another output folder",
-                    file=str(self.out),
-                )
-        return replace(summary, was_finished=True, seconds=time.monotonic() - self.start)
-
-    def _undo(self, staging: Staging, *, was_there: bool) -> None:
-        """Leave the output folder as it was found."""
-        staging.remove()
-        (self.out / SOURCES_NAME).unlink(missing_ok=True)
-        for folder in [*(self.out / split for split in SPLITS), *([] if was_there else [self.out])]:
-            with suppress(OSError):
-                folder.rmdir()
+    def _whole_parts(self, needed: Sequence[ListedSource], staging: Staging) -> set[int]:
+        """The parts that are there from before, less those that are damaged: their sources are decoded again."""
+        staged = staging.part_numbers() & {source.number for source in needed}
+        for number in sorted(staged):
+            try:
+                is_whole = PartReader(staging.part_path(number)).is_whole()
+            except ClipfoldError:
+                is_whole = False
+            if not is_whole:
+                staging.remove_part(number)
+                staged.remove(number)
+        return staged
 
     def _job(self, listed: ListedSource, source: Source, *, parts: Path | None) -> Job:
         return Job(
@@ -316,38 +383,109 @@ class Conversion:
             mtime_ns=listed.mtime_ns,
             part="" if parts is None else str(parts / f"{listed.number:08d}.part"),
             wants_sums=listed.split == "train",
+            label=listed.label,
+            columns=listed.columns,
         )
 
+    # ---- a store behind a URL ----
 
-def _reason(error_name: str) -> str:
-    return _REASONS.get(error_name, error_name)
+    def _upload_shard(self, store: Store, staging: Staging, base: Base | None, split: str, row: ShardRow) -> None:
+        store.put_shard(self.folder, split, row)
+        first = len(base.shards.get(split, [])) if base else 0
+        staging.add_upload(split, row.number + 1 - first)
 
+    def _upload_rest(self, store: Store, staging: Staging, base: Base | None) -> None:
+        """Shards that were finished, but not behind the URL, when the command was killed."""
+        for split, rows in staging.shards.items():
+            for row in rows[staging.num_uploaded.get(split, 0) :]:
+                self._upload_shard(store, staging, base, split, row)
 
-def _left_out(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A record as it stands in ``skipped.jsonl``: sources of which only the beginning was kept are named there too."""
-    return {"reason": "partial", "text": record["broken_by"]} if "broken_by" in record else record
+    # ---- the end ----
 
-
-def _changed(source: Source, text: str) -> SourceError:
-    return SourceError(
-        f"a source has changed since the list was frozen: {text}",
-        fix="put the old file back, or take it away (then it is left out), or convert into a new folder",
-        file=source.path,
-    )
-
-
-def _check_failures(num: int, most: int | None, source: ListedSource, record: Mapping[str, Any]) -> None:
-    if most is not None and num > most:
-        raise SourceError(
-            f"{num} sources had to be left out, expected at most {most}; the last: {record['reason']}: "
-            f"{record['text']}",
-            fix="look at the sources, or allow more failures",
-            file=source.name,
+    def _finish(
+        self,
+        listed: Sequence[ListedSource],
+        classes: Sequence[str],
+        totals: Mapping[str, SplitTotals],
+        staging: Staging,
+        base: Base | None,
+        found: Found,
+    ) -> ConvertSummary:
+        """All shards are there: what is said about them, the manifest last."""
+        numbers = {source.number for source in listed}
+        others = [source for source in (base.sources if base else ()) if source.number not in numbers]
+        sources = sorted([*others, *listed], key=lambda source: source.number)
+        skipped = skipped_of(listed, staging.sources, before=base.skipped if base else ())
+        save_source_list(self.folder / SOURCES_NAME, sources)
+        write_whole(self.folder / SKIPPED_NAME, skipped_lines(skipped))
+        sums = self._sums(listed, staging, base)
+        mean, std = mean_and_std([sums] if sums else [], self.recipe.read.spec)
+        manifest = Manifest(
+            spec=self.recipe.read.spec,
+            codec=self.recipe.codec,
+            codec_settings=self.recipe.codec_settings,
+            classes=classes,
+            splits=totals,
+            mean=mean,
+            std=std,
+            file_sha256={
+                name: hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+                for name in (SOURCES_NAME, SKIPPED_NAME)
+            },
+            provenance=self._provenance(listed, staging, base, sums, num_sources=len(sources)),
+        )
+        if self.store is not None:
+            tables = [shard_table_path("", split).strip("/") for split in totals]
+            self.store.put_files(self.folder, [*tables, SOURCES_NAME, SKIPPED_NAME])
+        manifest.save(self.folder)
+        if self.store is not None:
+            self.store.put_files(self.folder, [MANIFEST_NAME])
+        seconds = time.monotonic() - self.start
+        return replace(
+            summary_of(self.out, manifest, skipped),
+            **ignored_fields(found),
+            **new_fields(self._new(sources, found)),
+            num_appended=len(listed) if base is not None else 0,
+            seconds=seconds,
+            clips_per_second=self.num_new_clips / seconds,
         )
 
+    def _sums(self, listed: Sequence[ListedSource], staging: Staging, base: Base | None) -> ChannelSums | None:
+        """Sums over all valid frames of train, in the order of the sources; those of the corpus come first."""
+        records = [staging.sources[source.number] for source in listed]
+        parts = [ChannelSums.from_json(record["sums"]) for record in records if record.get("sums")]
+        before = base.sums(self.out) if base else None
+        parts = parts if before is None else [before, *parts]
+        return sum(parts[1:], start=parts[0]) if parts else None
 
-def _nothing_converted(listed: Sequence[ListedSource], staging: Staging) -> SourceError:
-    records = [(source.name, staging.sources[source.number]) for source in listed]
-    shown = "\n".join(f"  {name}: {record['reason']}: {record['text']}" for name, record in records[:5])
-    more = f"\n  ... and {len(records) - 5} more" if len(records) > 5 else ""
-    return SourceError(f"none of {len(records)} sources could be converted, nothing was written\n{shown}{more}")
+    def _provenance(
+        self,
+        listed: Sequence[ListedSource],
+        staging: Staging,
+        base: Base | None,
+        sums: ChannelSums | None,
+        *,
+        num_sources: int,
+    ) -> dict[str, Any]:
+        records = [staging.sources[source.number] for source in listed]
+        made = [record for record in records if "num_clips" in record]
+        before = base.manifest.provenance if base else {}
+        clips = clips_by_class(zip(listed, (record.get("num_clips", 0) for record in records), strict=True))
+        cpu_types = {*before.get("cpu_types", []), *(record["cpu_type"] for record in made if "cpu_type" in record)}
+        provenance = {
+            "version": version("clipfold"),
+            "options": self.recipe.to_json(),
+            "decoders": sorted({*before.get("decoders", []), *(record["decoder"] for record in made)}),
+            "num_sources": num_sources,
+            "num_converted": before.get("num_converted", 0) + len(made),
+            "clips": merge_clips(before.get("clips", {}), clips),
+            "sums": None if sums is None else sums.to_json(),  # so that mean and std can go on when more is appended
+        }
+        return {**provenance, "cpu_types": sorted(cpu_types)} if cpu_types else provenance
+
+
+def _check_unchanged(listed: ListedSource, source: Source) -> None:
+    if (source.num_bytes, source.mtime_ns) != (listed.num_bytes, listed.mtime_ns):
+        raise changed_source(source, f"{source.num_bytes:,} bytes, listed with {listed.num_bytes:,}")
+    if (now := reading_fields(source)) != dict(listed.reading):
+        raise changed_source(source, f"{now or 'a whole file'}, listed with {dict(listed.reading) or 'a whole file'}")

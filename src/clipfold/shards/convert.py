@@ -17,13 +17,16 @@ from typing import Any, Literal
 
 from clipfold import plugins
 from clipfold.clip import ClipSpec
+from clipfold.files import is_url
 from clipfold.ingest.decoders import DECODERS
 from clipfold.ingest.reader import ReadOptions
 from clipfold.ingest.resize import Mode
 from clipfold.ingest.sampling import Sampling
+from clipfold.shards.class_map import ClassMap
 from clipfold.shards.conversion import Conversion
 from clipfold.shards.engines import open_engine
 from clipfold.shards.recipe import Recipe
+from clipfold.shards.store import default_staging
 from clipfold.shards.summary import ConvertSummary
 
 __all__ = ["ConvertSummary", "convert"]
@@ -47,12 +50,17 @@ def convert(
     exclude: Sequence[str] = (),
     limit: int | None = None,
     num_workers: int | None = None,
+    classes: ClassMap | str | Path | None = None,
+    append: bool = False,
+    staging: str | Path | None = None,
     on_error: Literal["skip", "raise"] = "skip",
     max_failures: int | None = None,
     retry_skipped: bool = False,
+    allow_mixed_cpu: bool = False,
     deadline_seconds: float | None = None,
     memory_bytes: int | None = None,
     engine: str = "local",
+    ray_address: str | None = None,
     dry_run: bool = False,
     show_progress: bool = True,
 ) -> ConvertSummary:
@@ -64,7 +72,8 @@ def convert(
     Args:
         source_root: Folder of class folders, of ``train``, ``val`` and ``test`` folders with class folders, or of
             unlabelled videos and image folders; see :mod:`clipfold.ingest.sources`.
-        out: The corpus folder: new, empty, or left by the same call.
+        out: The corpus folder: new, empty, or left by the same call. Or its URL, of any store that fsspec can write:
+            shards are made in ``staging`` and go there one by one, the manifest last.
         spec: Shape and dtype of the clips; the default of :class:`clipfold.ClipSpec` where ``None``.
         codec: ``"raw"``, ``"jpeg"``, ... or ``"my_package.module:MyCodec"``.
         codec_settings: Keyword arguments of the codec, such as ``{"quality": 95}``.
@@ -77,15 +86,22 @@ def convert(
         shard_bytes: A shard closes before the clip that would make its tar larger.
         shard_clips: A shard closes before the clip that would be one too many.
         include, exclude, limit: Which sources; see :func:`clipfold.ingest.sources.find_sources`.
+        classes: What the sources' classes become: a map, or the file of one; see
+            :mod:`clipfold.shards.class_map`. Decides about bytes too.
+        append: Convert what is new into a finished corpus: new sources get numbers, shards and classes behind the old
+            ones, whose shards stay as they are. Without it, new sources are named in the summary and left alone.
+        staging: With a URL: local folder for what is under way; ``None`` is one in the user's cache.
         num_workers: Processes that decode; ``None`` is one per CPU core.
         on_error: What to do with a source that cannot be read: leave it out, or stop. A source that changed since the
             list was frozen always stops the conversion.
         max_failures: Stop when more sources than this had to be left out; ``None`` never does.
-        retry_skipped: Try sources again that were left out when this conversion was interrupted.
+        retry_skipped: Try sources again that were left out. In a finished corpus their clips go into new shards.
+        allow_mixed_cpu: Let a codec whose bytes depend on the type of the CPU run on several types.
         deadline_seconds: CPU seconds from one clip of a source to the next; ``None`` is 300 and one more for each
             250 kB of the source. The clock may show four times as much.
         memory_bytes: Memory that all workers may use together; ``None`` is four fifths of the machine's.
-        engine: Where the work is done; see :mod:`clipfold.shards.engines`.
+        engine: Where the work is done: ``"local"`` or ``"ray"``; see :mod:`clipfold.shards.engines`.
+        ray_address: With ``"ray"``: address of the cluster; ``None`` is ``RAY_ADDRESS``, or the one on this machine.
         dry_run: Count clips and estimate bytes; write nothing.
         show_progress: Whether to show progress on the standard error.
 
@@ -108,8 +124,11 @@ def convert(
     for name, value in (("deadline_seconds", deadline_seconds), ("memory_bytes", memory_bytes)):
         if value is not None and value <= 0:
             raise ValueError(f"{name}: {value}, expected more than 0")
-    if Path(out).resolve().is_relative_to(Path(source_root).resolve()):
-        raise ValueError(f"output folder {out} lies in the folder of the sources, {source_root}: name one outside")
+    folder = _folder(out, staging)
+    if not is_url(source_root) and folder.resolve().is_relative_to(Path(source_root).resolve()):
+        raise ValueError(f"output folder {folder} lies in the folder of the sources, {source_root}: name one outside")
+    if ray_address is not None and engine != "ray":
+        raise ValueError(f"ray_address: {ray_address!r} with engine {engine!r}; it belongs to engine 'ray'")
     if decoder != "auto":
         plugins.load("decoders", decoder, DECODERS)  # an unknown one is one error, not one a source
     read = ReadOptions(
@@ -129,17 +148,32 @@ def convert(
         include=tuple(include),
         exclude=tuple(exclude),
         limit=limit,
+        classes=classes if isinstance(classes, ClassMap) else ClassMap.load(classes) if classes else ClassMap(),
     )
-    with closing(open_engine(engine, num_workers=num_workers)) as workers:
+    options = {} if ray_address is None else {"address": ray_address}
+    with closing(open_engine(engine, num_workers=num_workers, **options)) as workers:
         conversion = Conversion(
-            root=Path(source_root),
-            out=Path(out),
+            root=source_root,
+            out=str(out),
+            folder=folder,
             recipe=recipe,
             engine=workers,
+            stops=on_error == "raise",
+            max_failures=max_failures,
+            retry_skipped=retry_skipped,
+            append=append,
+            allow_mixed_cpu=allow_mixed_cpu,
             deadline_seconds=deadline_seconds,
             memory=memory_bytes,
             show_progress=show_progress,
         )
-        if dry_run:
-            return conversion.try_out()
-        return conversion.run(stops=on_error == "raise", max_failures=max_failures, retry_skipped=retry_skipped)
+        return conversion.try_out() if dry_run else conversion.run()
+
+
+def _folder(out: str | Path, staging: str | Path | None) -> Path:
+    """The local folder where shards are made."""
+    if is_url(out):
+        return default_staging(str(out)) if staging is None else Path(staging)
+    if staging is not None:
+        raise ValueError(f"staging: {str(staging)!r}, but {out} is a local folder; it belongs to a URL")
+    return Path(out)

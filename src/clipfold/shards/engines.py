@@ -21,6 +21,7 @@ class Engine(Protocol):
     """Calls functions elsewhere; whatever a call does to its process costs that call alone."""
 
     num_workers: int
+    num_workers_per_machine: int  # of those, how many share the memory of one machine
 
     def map(
         self, function: Callable[[Any], Any], arguments: Iterable[Any], *, limits: Callable[[Any], Limits] | None = None
@@ -33,15 +34,16 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(name: str, *, num_workers: int | None) -> Engine:
+def open_engine(name: str, *, num_workers: int | None, **options: Any) -> Engine:
     """An engine by name.
 
     Args:
         name: ``"local"``, an entry point, or ``"my_package.module:MyEngine"``.
         num_workers: ``None`` leaves the number to the engine.
+        **options: What else this engine takes.
 
     Raises:
         PluginError: Nothing has this name.
         ValueError: ``num_workers`` below 1.
     """
-    return cast(Engine, plugins.load("engines", name, ENGINES)(num_workers))
+    return cast(Engine, plugins.load("engines", name, ENGINES)(num_workers, **options))

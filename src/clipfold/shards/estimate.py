@@ -17,11 +17,12 @@ from clipfold.shards.summary import Skipped, size_text
 from clipfold.shards.task import Job, probe_source
 from clipfold.worker import Limits
 
-__all__ = ["Estimate", "available_bytes", "check_space", "estimate", "evenly", "limits_for"]
+__all__ = ["Estimate", "SpaceWatch", "available_bytes", "check_space", "estimate", "evenly", "limits_for"]
 
 _SAMPLE = 16
 _BRIEF = 60.0
 _OVERHEAD_BYTES = 2560  # of a clip in a tar: three headers, label, .json, padding
+_RESERVE_BYTES = 256_000_000
 _TOO_LITTLE = 1.1  # estimates err: refuse only what is clearly too much
 
 
@@ -80,7 +81,13 @@ def evenly(num: int, num_wanted: int) -> list[int]:
 
 
 def check_space(
-    engine: Engine, jobs: Sequence[Job], limits: Callable[[Job], Limits], out: Path, *, shard_bytes: int
+    engine: Engine,
+    jobs: Sequence[Job],
+    limits: Callable[[Job], Limits],
+    out: Path,
+    *,
+    shard_bytes: int,
+    keeps_shards: bool = True,
 ) -> None:
     """Refuse to begin what cannot fit on the disk, judging by a sample of the sources.
 
@@ -88,8 +95,9 @@ def check_space(
         engine: Does the reading.
         jobs: What is left to be converted, at least one.
         limits: Of reading a source.
-        out: The corpus folder.
+        out: The folder where shards are made.
         shard_bytes: Largest shard; parts of about as much are staged beside the result.
+        keeps_shards: Whether shards stay there; otherwise they leave as soon as they are finished.
 
     Raises:
         ClipfoldError: The disk has clearly too little free space.
@@ -105,7 +113,7 @@ def check_space(
     if _fixed_bytes(sample[0]) is None:
         counted = estimate(engine, sample, brief, wants_bytes=True, show_progress=False)
     result = scale * counted.num_bytes
-    needed = result + min(result, shard_bytes)
+    needed = (result if keeps_shards else min(result, shard_bytes)) + min(result, shard_bytes)
     if needed > _TOO_LITTLE * free:
         raise ClipfoldError(
             f"not enough free space: about {size_text(needed)} needed, {size_text(free)} free (estimated from "
@@ -113,6 +121,31 @@ def check_space(
             fix="free some, choose another folder, or a codec or spec that makes smaller clips",
             file=str(out),
         )
+
+
+class SpaceWatch:
+    """Stops a conversion before its disk is full: then there is still room to end in order.
+
+    Args:
+        folder: Where shards are made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._reserve = min(_RESERVE_BYTES, shutil.disk_usage(folder).total // 100)
+
+    def check(self) -> None:
+        """Look.
+
+        Raises:
+            ClipfoldError: Less than 256 MB are free, or one hundredth of a disk that is small.
+        """
+        if (free := shutil.disk_usage(self._folder).free) < self._reserve:
+            raise ClipfoldError(
+                f"the disk is nearly full: {size_text(free)} free, expected at least {size_text(self._reserve)}",
+                fix="make room, then run the same command again: it goes on where it stopped",
+                file=str(self._folder),
+            )
 
 
 def _brief(limits: Callable[[Job], Limits], job: Job) -> Limits:

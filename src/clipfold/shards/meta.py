@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_META_BYTES", "frame_fields", "meta_kinds", "sample_meta"]
+__all__ = ["MAX_META_BYTES", "META_NAMES", "frame_fields", "meta_kinds", "sample_meta"]
 
+META_NAMES = frozenset(
+    ["source", "label", "start", "step", "count", "indices", "num_valid_frames", "fps", "height", "width"]
+)
 MAX_META_BYTES = 1 << 20  # of one .json: what a reader may take into memory without asking
 
 
@@ -72,7 +75,7 @@ def sample_meta(
         "height": int(height),
         "width": int(width),
     }
-    if taken := set(fields) & set(extra or {}):
+    if taken := META_NAMES & set(extra or {}):
         raise ValueError(f"extra columns {sorted(taken)}: these names are ours; rename the columns")
     return {**fields, **(extra or {})}
 

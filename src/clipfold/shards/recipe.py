@@ -9,6 +9,7 @@ from typing import Any
 
 from clipfold.errors import ClipfoldError
 from clipfold.ingest.reader import ReadOptions
+from clipfold.shards.class_map import ClassMap
 from clipfold.shards.codecs import get_codec
 from clipfold.shards.source_list import parse_split
 
@@ -29,6 +30,7 @@ class Recipe:
         include: Globs of the sources' names.
         exclude: Globs of the sources' names.
         limit: Most sources.
+        classes: What the sources' classes become.
 
     Raises:
         ValueError: The codec cannot hold such clips, or an option is out of range.
@@ -44,6 +46,7 @@ class Recipe:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limit: int | None = None
+    classes: ClassMap = field(default_factory=ClassMap)
 
     def __post_init__(self) -> None:
         codec = get_codec(self.codec, self.codec_settings)
@@ -59,6 +62,7 @@ class Recipe:
         """The options by name, as plain JSON values."""
         options = {**asdict(self), **self.read.to_json()}
         del options["read"]
+        options["classes"] = self.classes.pairs
         value: dict[str, Any] = json.loads(json.dumps(options))
         return value
 

@@ -7,9 +7,9 @@ A source's number is its place in the order of a hash of its name, so that neigh
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from fractions import Fraction
 from itertools import pairwise
 from math import floor
@@ -20,14 +20,17 @@ import xxhash
 from clipfold.errors import SourceError
 from clipfold.files import Location, read_bytes, write_whole
 from clipfold.ingest.sources import SPLITS, Source
+from clipfold.shards.columns import Column, column_kinds, conform
 
 __all__ = [
     "ListedSource",
     "assign_splits",
+    "continue_splits",
     "freeze",
     "load_source_list",
     "parse_split",
     "quotas",
+    "reading_fields",
     "save_source_list",
 ]
 
@@ -44,6 +47,9 @@ class ListedSource:
         split: ``"train"``, ``"val"`` or ``"test"``.
         label: Name of its class; ``None`` without one.
         group: What splits never tear.
+        columns: The user's own columns: the same names and types in every line of a corpus.
+        reading: What else decides about what is read (the kind of source, start and stop, members of a tar): the
+            source's own fields, as JSON values, those with their default left out.
     """
 
     number: int
@@ -53,21 +59,55 @@ class ListedSource:
     split: str
     label: str | None
     group: str
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
-def freeze(sources: Iterable[Source], *, split: str | None) -> list[ListedSource]:
+_OWN_COLUMNS = {"name", "path", "label", "split", "group", "num_bytes", "mtime_ns", "frames", "columns"}
+
+
+def reading_fields(source: Source) -> dict[str, Any]:
+    """The fields of a source that no other entry of its line holds, as JSON values; its path and frames are not kept:
+    they are the machine's, and found again.
+    """
+    found = {
+        each.name: getattr(source, each.name)
+        for each in fields(source)
+        if each.name not in _OWN_COLUMNS and getattr(source, each.name) != _default(each)
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=asdict))
+    return plain
+
+
+def _default(entry: Any) -> Any:
+    if entry.name == "kind":
+        return "video"
+    return entry.default_factory() if entry.default_factory is not MISSING else entry.default
+
+
+def freeze(
+    sources: Iterable[Source],
+    *,
+    split: str | None,
+    after: Sequence[ListedSource] = (),
+) -> list[ListedSource]:
     """Order and number the sources and give each its split.
 
     Args:
-        sources: As found, in any order.
+        sources: As found, in any order; none of them in ``after``.
         split: Shares such as ``"0.8/0.1/0.1"``; ``None`` takes the split of each source's folder, and ``"train"``
             where it has none.
+        after: The sources that a corpus has already: numbers and quotas go on behind them, columns are theirs.
 
     Raises:
-        ValueError: ``split`` is not three shares, or the folders have splits already.
+        ValueError: ``split`` is not three shares, or the folders have splits already; a column has a name of ours, or
+            does not fit those of ``after``.
     """
     ordered = sorted(sources, key=lambda source: (_hash(source.name), source.name))
-    splits = _splits(ordered, split)
+    splits = _splits(ordered, split, after)
+    own = [getattr(source, "columns", {}) for source in ordered]
+    kinds = column_kinds([after[0].columns]) if after else column_kinds(own)
+    first = after[-1].number + 1 if after else 0
     return [
         ListedSource(
             number=number,
@@ -77,12 +117,14 @@ def freeze(sources: Iterable[Source], *, split: str | None) -> list[ListedSource
             split=splits[source.name],
             label=source.label,
             group=source.group,
+            columns=conform(columns, kinds, name=source.name),
+            reading=reading_fields(source),
         )
-        for number, source in enumerate(ordered)
+        for number, (source, columns) in enumerate(zip(ordered, own, strict=True), first)
     ]
 
 
-def _splits(sources: Sequence[Source], split: str | None) -> dict[str, str]:
+def _splits(sources: Sequence[Source], split: str | None, after: Sequence[ListedSource]) -> dict[str, str]:
     if split is None:
         return {source.name: source.split or SPLITS[0] for source in sources}
     shares = parse_split(split)
@@ -91,7 +133,11 @@ def _splits(sources: Sequence[Source], split: str | None) -> dict[str, str]:
             f"split {split!r}, but the sources lie in folders of splits already ({', '.join(found)}): leave it out, or "
             "name one of these folders as the source"
         )
-    by_group = assign_splits([(source.label, source.group) for source in sources], shares)
+    groups = [(source.label, source.group) for source in sources]
+    if after:
+        by_group = continue_splits(groups, shares, [(old.label, old.group, old.split) for old in after])
+    else:
+        by_group = assign_splits(groups, shares)
     return {source.name: by_group[source.group] for source in sources}
 
 
@@ -127,9 +173,7 @@ def assign_splits(groups: Iterable[tuple[str | None, str]], shares: Sequence[Fra
     Returns:
         The split of each group.
     """
-    class_of: dict[str, str] = {}
-    for label, group in groups:
-        class_of[group] = min(label or "", class_of.get(group, label or ""))
+    class_of = _classes_of(groups)
     members: dict[str, list[str]] = defaultdict(list)
     for group, label in class_of.items():
         members[label].append(group)
@@ -144,6 +188,62 @@ def assign_splits(groups: Iterable[tuple[str | None, str]], shares: Sequence[Fra
             splits.update(dict.fromkeys(ordered[start : start + num], name))
             start += num
     return splits
+
+
+def continue_splits(
+    groups: Iterable[tuple[str | None, str]],
+    shares: Sequence[Fraction],
+    before: Iterable[tuple[str | None, str, str]],
+) -> dict[str, str]:
+    """A split for every group that joins those which have one; a group that has one keeps it.
+
+    One group after the other, by class and by a hash of its name: among the splits of which its class has less than
+    the share, it goes to the one of which all classes together lack most (a class of one to the largest share). So
+    in every class, no split that got a new group has a whole group more than its share.
+
+    Args:
+        groups: (class, group) of every new source, repeats included.
+        shares: Of train, val and test, adding up to 1.
+        before: (class, group, split) of every old source.
+
+    Returns:
+        The split of each new group.
+    """
+    old = list(before)
+    old_class = _classes_of((label, group) for label, group, _ in old)
+    old_split = {group: split for _, group, split in reversed(old)}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for group, split in old_split.items():
+        counts[old_class[group]][split] += 1
+    total = sum(counts.values(), start=Counter[str]())
+    new_class = _classes_of(groups)
+    splits: dict[str, str] = {}
+    for group in sorted(new_class, key=lambda group: (new_class[group], _hash(f"split\0{group}"), group)):
+        if group not in old_split:
+            own = counts[new_class[group]]
+            chosen = _next_split(own, total, shares)
+            own[chosen] += 1
+            total[chosen] += 1
+        splits[group] = old_split.get(group) or chosen
+    return splits
+
+
+def _next_split(own: Counter[str], total: Counter[str], shares: Sequence[Fraction]) -> str:
+    """The split of the next group of a class that has ``own`` so far, where all classes have ``total``."""
+    by_name = dict(zip(SPLITS, shares, strict=True))
+    largest = max(SPLITS, key=lambda name: by_name[name])
+    if not own[largest]:
+        return largest
+    lacking = [name for name in SPLITS if own[name] < by_name[name] * (own.total() + 1)]
+    return max(lacking, key=lambda name: by_name[name] * (total.total() + 1) - total[name])
+
+
+def _classes_of(groups: Iterable[tuple[str | None, str]]) -> dict[str, str]:
+    """The class that each group counts for: the first one in the order of their names."""
+    class_of: dict[str, str] = {}
+    for label, group in groups:
+        class_of[group] = min(label or "", class_of.get(group, label or ""))
+    return class_of
 
 
 def quotas(num: int, shares: Sequence[Fraction], owed: Sequence[Fraction] | None = None) -> list[int]:
@@ -180,7 +280,13 @@ def save_source_list(path: Location, sources: Iterable[ListedSource]) -> None:
     Raises:
         OSError: The disk is full, or the folder is missing or read-only.
     """
-    write_whole(path, "".join(json.dumps(asdict(source), ensure_ascii=False) + "\n" for source in sources))
+    write_whole(path, "".join(json.dumps(_line(source), ensure_ascii=False) + "\n" for source in sources))
+
+
+def _line(source: ListedSource) -> dict[str, Any]:
+    """The fields; ``columns`` and ``reading`` only where there are any."""
+    value = asdict(source)
+    return {name: entry for name, entry in value.items() if name not in ("columns", "reading") or entry}
 
 
 def load_source_list(path: Location) -> list[ListedSource]:
@@ -202,6 +308,8 @@ def load_source_list(path: Location) -> list[ListedSource]:
 
 
 def _parse(value: Mapping[str, Any]) -> ListedSource:
-    if set(value) != {field.name for field in fields(ListedSource)} or value["split"] not in SPLITS:
+    names = {entry.name for entry in fields(ListedSource)}
+    needed = names - {"columns", "reading"}
+    if not needed <= set(value) <= names or value["split"] not in SPLITS:
         raise ValueError(f"line {str(value)[:200]}")
     return ListedSource(**value)

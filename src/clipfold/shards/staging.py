@@ -5,8 +5,11 @@
     corpus/.converting/
       lock                 held by flock while a command runs; goes with the process
       plan.json            the options that decide about bytes
+      run.json             since when the command runs that holds the lock: for `clipfold status` alone
       journal.jsonl        one line a source that was gone through, one line a finished shard
       parts/00000012.part  the encoded clips of source 12, whole or not at all
+      sources.jsonl        when appending: the sources that are appended
+      base/                when appending: the tables of the finished corpus
 
 A part lives from when its worker is done until the last shard with one of its clips is finished; unfinished tars are
 made anew from parts. So a conversion needs, beyond its result, about one shard per split and what is under way.
@@ -20,7 +23,9 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,7 +39,7 @@ from clipfold.errors import ClipfoldError, ShardError
 from clipfold.files import read_json, sync_folder, write_json, writing_whole
 from clipfold.shards.index import ShardRow
 
-__all__ = ["STAGING_NAME", "PartClip", "PartReader", "Staging", "write_part"]
+__all__ = ["STAGING_NAME", "Journal", "PartClip", "PartReader", "Staging", "write_part"]
 
 STAGING_NAME = ".converting"
 
@@ -131,19 +136,52 @@ class PartReader:
                 fields = {name: clip[name] for name in ("num_valid_frames", "meta", "number")}
                 yield number, PartClip(data=data, **fields)
 
+    def is_whole(self) -> bool:
+        """Whether every clip has its checksum; reads them all.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        try:
+            for _ in self.clips():
+                pass
+        except ShardError:
+            return False
+        return True
+
     def _damaged(self, what: str) -> ShardError:
         return ShardError(
             f"a staged part is damaged: {what}",
-            fix="delete this file and run the same `clipfold convert` command again: the source is decoded again",
+            fix="run the same command again: the source is decoded again",
             file=str(self.path),
         )
 
 
 @dataclass
-class _Journal:
+class Journal:
+    """What ``journal.jsonl`` says; see the attributes of :class:`Staging`."""
+
     sources: dict[int, dict[str, Any]] = field(default_factory=dict)
     shards: dict[str, list[ShardRow]] = field(default_factory=dict)
     next_clip: dict[str, tuple[int, int]] = field(default_factory=dict)
+    num_uploaded: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Journal:
+        """The journal in these bytes; a last line that is not whole does not count."""
+        journal = cls()
+        for line in data[: data.rfind(b"\n") + 1].splitlines():
+            value = json.loads(line)
+            if "source" in value:
+                journal.sources.pop(value["source"], None)
+                if value["record"] is not None:
+                    journal.sources[value["source"]] = value["record"]
+            elif "uploaded" in value:
+                journal.num_uploaded[value["uploaded"]] = value["num"]
+            else:
+                journal.shards.setdefault(value["split"], []).append(ShardRow.from_json(value["shard"]))
+                journal.next_clip[value["split"]] = (value["next"][0], value["next"][1])
+        return journal
 
 
 class Staging:
@@ -156,6 +194,7 @@ class Staging:
         sources: What became of each source that was gone through, by number.
         shards: The finished shards of each split.
         next_clip: For each split, (source, clip) of the first clip behind its finished shards.
+        num_uploaded: For each split, how many of its finished shards are where they belong, if that is behind a URL.
 
     Raises:
         ClipfoldError: Another process holds it.
@@ -167,10 +206,13 @@ class Staging:
         self.parts = self.folder / "parts"
         self._lock = self._take_lock()
         self.parts.mkdir(exist_ok=True)
-        journal = self._read_journal()
-        self.sources, self.shards, self.next_clip = journal.sources, journal.shards, journal.next_clip
+        self._use(self._read_journal())
         for leftover in [*self.folder.glob(".*.tmp"), *self.parts.glob(".*.tmp")]:
             leftover.unlink()
+
+    def _use(self, journal: Journal) -> None:
+        self.sources, self.shards, self.next_clip = journal.sources, journal.shards, journal.next_clip
+        self.num_uploaded = journal.num_uploaded
 
     def _take_lock(self) -> int:
         path = self.folder / "lock"
@@ -209,6 +251,11 @@ class Staging:
         """Begin: from now on only a conversion with these options may go on here."""
         write_json(self.folder / "plan.json", plan)
 
+    def note_run(self) -> None:
+        """Say for :mod:`clipfold.shards.status` since when this command runs, and what it found done."""
+        run = {"start": time.time(), "num_done": len(self.sources), "pid": os.getpid(), "host": socket.gethostname()}
+        write_json(self.folder / "run.json", run)
+
     # ---- the journal ----
 
     def add_source(self, number: int, record: dict[str, Any]) -> None:
@@ -230,6 +277,11 @@ class Staging:
         self.next_clip[split] = next_clip
         self._append({"split": split, "shard": row.to_json(), "next": list(next_clip)}, sync=True)
 
+    def add_upload(self, split: str, num: int) -> None:
+        """Note that so many shards of a split are behind the URL, for good."""
+        self.num_uploaded[split] = num
+        self._append({"uploaded": split, "num": num}, sync=True)
+
     def _append(self, value: dict[str, Any], *, sync: bool = False) -> None:
         path = self.folder / "journal.jsonl"
         with open(path, "ab") as file:
@@ -238,25 +290,15 @@ class Staging:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _read_journal(self) -> _Journal:
-        journal = _Journal()
+    def _read_journal(self) -> Journal:
         path = self.folder / "journal.jsonl"
         if not path.exists():
-            return journal
+            return Journal()
         data = path.read_bytes()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):  # killed in the middle of a line, which then never counted
             os.truncate(path, whole)
-        for line in data[:whole].splitlines():
-            value = json.loads(line)
-            if "source" in value:
-                journal.sources.pop(value["source"], None)
-                if value["record"] is not None:
-                    journal.sources[value["source"]] = value["record"]
-            else:
-                journal.shards.setdefault(value["split"], []).append(ShardRow.from_json(value["shard"]))
-                journal.next_clip[value["split"]] = (value["next"][0], value["next"][1])
-        return journal
+        return Journal.parse(data)
 
     # ---- the parts ----
 
@@ -274,11 +316,19 @@ class Staging:
 
     # ---- the end ----
 
-    def remove(self) -> None:
-        """Delete everything: the conversion has ended well."""
+    def clear(self) -> None:
+        """Delete everything but the lock, and forget it."""
+        (self.folder / "plan.json").unlink(missing_ok=True)  # first: the rest means nothing without it
         for path in self.folder.iterdir():
             if path.name != "lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.parts.mkdir()
+        self._use(Journal())
+
+    def remove(self) -> None:
+        """Delete everything: the conversion has ended well."""
+        self.clear()
+        self.parts.rmdir()
         (self.folder / "lock").unlink()
         with suppress(OSError):  # another command just made its lock in here
             self.folder.rmdir()

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from clipfold.ingest.sources import SPLITS, Found
+from clipfold.files import Location, read_bytes
+from clipfold.ingest.sources import SPLITS, Found, Source
 from clipfold.shards.manifest import Manifest
 from clipfold.shards.source_list import ListedSource
 
-__all__ = ["SKIPPED_NAME", "ConvertSummary", "Skipped", "clips_by_class", "ignored_fields", "size_text", "summary_of"]
+__all__ = [
+    "SKIPPED_NAME",
+    "SOURCES_NAME",
+    "ConvertSummary",
+    "Skipped",
+    "clips_by_class",
+    "ignored_fields",
+    "load_skipped",
+    "merge_clips",
+    "new_fields",
+    "size_text",
+    "skipped_lines",
+    "summary_of",
+]
 
+SOURCES_NAME = "sources.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
 
 _MOST_LINES = 20
@@ -55,6 +69,9 @@ class ConvertSummary:
         partial: Names of sources of which only the clips before an error were kept.
         ignored: Files that are no sources, with the reason: the first ones.
         num_ignored: How many there are of these.
+        num_appended: Sources that this run added to a finished corpus, or tried again.
+        new: Names of sources that are there but not in the finished corpus: the first ones.
+        num_new: How many there are of these.
         seconds: What this run took.
         clips_per_second: Of what this run decoded.
     """
@@ -71,6 +88,9 @@ class ConvertSummary:
     partial: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     num_ignored: int = 0
+    num_appended: int = 0
+    new: list[str] = field(default_factory=list)
+    num_new: int = 0
     seconds: float = 0.0
     clips_per_second: float = 0.0
 
@@ -84,7 +104,7 @@ class ConvertSummary:
         return {**asdict(self), "num_skipped": self.num_skipped}
 
     def __str__(self) -> str:
-        return "\n".join([self._first_line(), *self._split_lines(), *self._left_out_lines()])
+        return "\n".join([self._first_line(), *self._split_lines(), *self._left_out_lines(), *self._new_lines()])
 
     def _first_line(self) -> str:
         amount = f"{self.num_clips:,} clips from {self.num_converted:,} of {self.num_sources:,} sources"
@@ -93,7 +113,8 @@ class ConvertSummary:
         if self.was_finished:
             return f"nothing to do: {self.out} is complete, {amount}, {size_text(self.num_bytes)}"
         speed = f"{self.seconds:.1f} s, {self.clips_per_second:.1f} clips/s"
-        return f"{self.out}: {amount}, {size_text(self.num_bytes)}, {speed}"
+        appended = f", {self.num_appended:,} of them appended" if self.num_appended else ""
+        return f"{self.out}: {amount}{appended}, {size_text(self.num_bytes)}, {speed}"
 
     def _split_lines(self) -> list[str]:
         lines = []
@@ -114,6 +135,13 @@ class ConvertSummary:
                 lines.append(f"  ... and {total - len(some[:_MOST_LINES]):,} more")
         return lines
 
+    def _new_lines(self) -> list[str]:
+        if not self.num_new:
+            return []
+        shown = [f"  new: {name}" for name in self.new[:_MOST_LINES]]
+        more = [f"  ... and {self.num_new - len(shown):,} more"] if self.num_new > len(shown) else []
+        return [f"  {self.num_new:,} sources are not in the corpus; --append converts them", *shown, *more]
+
 
 def size_text(num_bytes: float) -> str:
     """``1.4 GB``: a size for people, in powers of 1000."""
@@ -126,18 +154,37 @@ def size_text(num_bytes: float) -> str:
 
 def clips_by_class(counted: Iterable[tuple[ListedSource, int]]) -> dict[str, dict[str, int]]:
     """Sums of (source, clips) by split and class."""
-    clips: dict[str, dict[str, int]] = {}
-    for source, num in counted:
-        if num:
-            of_split = clips.setdefault(source.split, {})
-            of_split[source.label or ""] = of_split.get(source.label or "", 0) + num
-    return {split: dict(sorted(clips[split].items())) for split in SPLITS if split in clips}
+    return merge_clips(*({source.split: {source.label or "": num}} for source, num in counted if num))
 
 
-def summary_of(out: Path, manifest: Manifest) -> ConvertSummary:
+def merge_clips(*counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """The sum of several counts by split and class."""
+    merged: dict[str, dict[str, int]] = {}
+    for each in counts:
+        for split, classes in each.items():
+            for label, num in classes.items():
+                of_split = merged.setdefault(split, {})
+                of_split[label] = of_split.get(label, 0) + num
+    return {split: dict(sorted(merged[split].items())) for split in SPLITS if split in merged}
+
+
+def load_skipped(location: Location) -> list[Skipped]:
+    """Read ``skipped.jsonl``.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    lines = read_bytes(location).splitlines()  # bytes: a name may hold what str takes for a line break
+    return [Skipped(**json.loads(line)) for line in lines]
+
+
+def skipped_lines(skipped: Iterable[Skipped]) -> str:
+    """The text of ``skipped.jsonl``."""
+    return "".join(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in skipped)
+
+
+def summary_of(out: Location, manifest: Manifest, skipped: Sequence[Skipped]) -> ConvertSummary:
     """What a finished corpus says of its own making."""
-    lines = (out / SKIPPED_NAME).read_bytes().splitlines()  # bytes: a name may hold what str takes for a line break
-    skipped = [Skipped(**json.loads(line)) for line in lines]
     return ConvertSummary(
         out=str(out),
         num_sources=manifest.provenance["num_sources"],
@@ -154,3 +201,8 @@ def ignored_fields(found: Found) -> dict[str, Any]:
     """The fields ``ignored`` and ``num_ignored`` of a summary."""
     shown = [f"{each.name}: {each.reason}" for each in found.ignored[:_NUM_IGNORED_KEPT]]
     return {"ignored": shown, "num_ignored": len(found.ignored)}
+
+
+def new_fields(new: Sequence[Source]) -> dict[str, Any]:
+    """The fields ``new`` and ``num_new`` of a summary."""
+    return {"new": [source.name for source in new[:_NUM_IGNORED_KEPT]], "num_new": len(new)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from clipfold.errors import SourceError
 from clipfold.ingest.reader import ClipReader, ReadClip, ReadOptions, count_clips, read_clips
 from clipfold.ingest.sources import Source
 from clipfold.shards.codecs import Codec, get_codec
+from clipfold.shards.columns import Column
 from clipfold.shards.meta import sample_meta
 from clipfold.shards.staging import PartClip, write_part
 from clipfold.shards.totals import ChannelSums
@@ -35,6 +36,8 @@ class Job:
         part: Where the part goes; ``""`` when probing.
         wants_sums: Whether the channels are summed up: for sources of the train split.
         wants_bytes: Whether a probe encodes the first clip.
+        label: Its class in the corpus.
+        columns: The user's own columns, for every clip's ``.json``.
     """
 
     source: Source
@@ -46,6 +49,8 @@ class Job:
     part: str = ""
     wants_sums: bool = False
     wants_bytes: bool = False
+    label: str | None = None
+    columns: Mapping[str, Column] = field(default_factory=dict)
 
 
 def convert_source(job: Job) -> dict[str, Any]:
@@ -102,11 +107,12 @@ def _encoded(job: Job, codec: Codec, record: dict[str, Any]) -> Iterator[PartCli
         meta = sample_meta(
             source=job.source.name,
             indices=clip.indices,
-            label=job.source.label,
+            label=job.label,
             fps=clip.fps,
             num_valid_frames=clip.num_valid_frames,
             height=clip.height,
             width=clip.width,
+            extra=job.columns,
         )
         renew_deadline()
         yield PartClip(data=data, num_valid_frames=clip.num_valid_frames, meta=meta)
