@@ -319,6 +319,13 @@ def test_exact_dtypes(make_corpus, tmp_path, dtype):
         repack(root, out=tmp_path / "jpeg", codec="jpeg", **QUIET)
 
 
+def test_urls(corpus, tmp_path):
+    repack(f"file://{corpus}", out=tmp_path / "out", shard_clips=4, where="start < 4", **QUIET)
+    repack(corpus, out=tmp_path / "local", shard_clips=4, where="start < 4", **QUIET)
+    assert samples_of(tmp_path / "out").keys() == samples_of(tmp_path / "local").keys()
+    assert_fine(tmp_path / "out")
+
+
 # ---- auto ----
 
 

@@ -24,13 +24,17 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from clipfold.clip import ClipSpec
+from clipfold.errors import ClipfoldError
+from clipfold.files import read_json
 from clipfold.ingest.reader import ReadOptions
 from clipfold.ingest.sources import Source
 from clipfold.pool import num_cpus
 from clipfold.shards.codecs import CODECS, get_codec
 from clipfold.shards.engines import Engine
+from clipfold.shards.manifest import MANIFEST_NAME, Manifest
 from clipfold.shards.measure import Totals, Trial, measure_corpus, measure_sources, read_bytes_per_second
 from clipfold.shards.reader import Corpus
+from clipfold.shards.staging import STAGING_NAME
 from clipfold.shards.summary import size_text
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "choose",
     "choose_codec",
     "choose_codec_of_corpora",
+    "earlier_choice",
 ]
 
 Target = Literal["speed", "balanced", "size"]
@@ -317,6 +322,26 @@ def choose_codec_of_corpora(
     ]
     speed = read_bytes_per_second(tars)
     return _decide(totals, spec, trials, hopeless, speed, notes, target=target, min_psnr=min_psnr)
+
+
+def earlier_choice(out: Path, wish: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+    """The choice that was made for a corpus folder before, so that what was begun with a codec goes on with it.
+
+    Args:
+        out: The corpus folder: finished, unfinished, or not yet there.
+        wish: What is wished for now; the options there hold it as ``"chosen_for"``.
+
+    Returns:
+        Codec and settings; ``None`` where none was chosen, or for another wish.
+    """
+    try:
+        if (out / MANIFEST_NAME).exists():
+            options = Manifest.load(out).provenance.get("options", {})
+        else:
+            options = read_json(out / STAGING_NAME / "plan.json")
+    except (OSError, ValueError, ClipfoldError):
+        return None
+    return (options["codec"], options["codec_settings"]) if options.get("chosen_for") == dict(wish) else None
 
 
 def check_choice_options(*, target: str, min_psnr: float, num_clips: int = DEFAULT_NUM_CLIPS) -> None:

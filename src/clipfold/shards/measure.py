@@ -32,7 +32,7 @@ from clipfold.pool import num_cpus
 from clipfold.progress import Progress
 from clipfold.shards.codecs import Codec, empty_slot, get_codec
 from clipfold.shards.engines import Engine
-from clipfold.shards.estimate import evenly
+from clipfold.shards.estimate import available_bytes, evenly
 from clipfold.shards.index import sample_key
 from clipfold.shards.reader import Corpus
 from clipfold.worker import Limits, renew_deadline
@@ -42,6 +42,7 @@ __all__ = ["Totals", "Trial", "measure_corpus", "measure_sources", "read_bytes_p
 _NUM_DECODES = 3  # the quickest counts: anything else that ran on the machine can only have slowed the others
 _SPREAD = 4  # the clips of a source lie among its first ones, this many times as many as are taken
 _NUM_ROUNDS = 4
+_BRIEF = 60.0  # CPU seconds from clip to clip: less patience than the conversion itself will have
 _SECONDS_OF_THREADS = 0.05
 _LEAST_READ_BYTES, _MOST_READ_BYTES, _PIECE_BYTES = 8 << 20, 128 << 20, 4 << 20
 
@@ -297,7 +298,13 @@ def measure_sources(
     """
     totals, waiting = Totals(), _in_turn(sources)
     probe: _SourceJob | None = None
-    limits = Limits(cpu_seconds=deadline_seconds or 300.0, wall_seconds=4 * (deadline_seconds or 300.0) + 60)
+    memory = available_bytes()
+    limits = Limits(
+        cpu_seconds=deadline_seconds or _BRIEF,
+        wall_seconds=4 * (deadline_seconds or _BRIEF) + 60,
+        memory_bytes=max(memory // engine.num_workers, min(memory, 1 << 30)),
+        memory_alone_bytes=memory,
+    )
     with Progress("measuring codecs", total=num_clips, unit="clips", show=show_progress) as progress:
         for _ in range(_NUM_ROUNDS):
             missing = num_clips - totals.num_clips

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from clipfold.errors import ClipfoldError
-from clipfold.files import read_json, write_whole
+from clipfold.files import write_whole
 from clipfold.progress import Progress
 from clipfold.shards.assembly import Assembly, Part
-from clipfold.shards.choose import CodecChoice, Target, choose_codec_of_corpora
+from clipfold.shards.choose import Target, choose_codec_of_corpora, earlier_choice
 from clipfold.shards.codecs import get_codec
 from clipfold.shards.conversion import SOURCES_NAME
 from clipfold.shards.engines import Engine
@@ -67,7 +68,6 @@ class RepackRun:
         self.inputs, self.out, self.engine, self.show_progress = inputs, out, engine, show_progress
         self.spec = inputs[0].corpus.spec
         self.start = time.monotonic()
-        self.choice: CodecChoice | None = None
         self.codec, self.settings = "", dict[str, Any]()
         self.wish: dict[str, Any] | None = None  # what "auto" was asked for
         self.limits = Limits(cpu_seconds=_DEADLINE_SECONDS, wall_seconds=4 * _DEADLINE_SECONDS + 60)
@@ -80,7 +80,7 @@ class RepackRun:
         """Find out what to store the clips with: as named, as before, as chosen earlier, or by measuring."""
         if codec == "auto":
             self.wish = {"target": target, "min_psnr": min_psnr}
-            codec, settings = self._chosen_before() or self._choose(target, min_psnr)
+            codec, settings = earlier_choice(self.out, self.wish) or self._choose(target, min_psnr)
         if codec is None:
             known = {(each.manifest.codec, json.dumps(dict(each.manifest.codec_settings))) for each in self.inputs}
             if len(known) > 1:
@@ -91,28 +91,17 @@ class RepackRun:
         member.check(self.spec)
         self.codec, self.settings = codec, member.settings()
 
-    def _chosen_before(self) -> tuple[str, Mapping[str, Any]] | None:
-        """The choice that a run with the same wish made for this folder."""
-        try:
-            if (self.out / MANIFEST_NAME).exists():
-                options = Manifest.load(self.out).provenance.get("options", {})
-            else:
-                options = read_json(self.out / STAGING_NAME / "plan.json")
-        except (OSError, ValueError):
-            return None
-        if options.get("chosen_for") != self.wish:
-            return None
-        return options["codec"], options["codec_settings"]
-
     def _choose(self, target: Target, min_psnr: float) -> tuple[str, Mapping[str, Any]]:
-        self.choice = choose_codec_of_corpora(
+        choice = choose_codec_of_corpora(
             [each.corpus for each in self.inputs],
             engine=self.engine,
             target=target,
             min_psnr=min_psnr,
             show_progress=self.show_progress,
         )
-        return self.choice.codec, self.choice.settings
+        if self.show_progress:
+            print(choice, file=sys.stderr)
+        return choice.codec, choice.settings
 
     # ---- begin, go on, or nothing to do ----
 
