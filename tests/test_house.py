@@ -33,6 +33,7 @@ HOMES = {
     "av": ("ingest/decoders", "ingest/resize", "shards/codecs/mp4", "demo"),
     "decord": ("ingest/decoders",),
     "torchcodec": ("ingest/decoders",),
+    "pyarrow": ("ingest/tables",),
     "triton": ("models/kernels",),
     "torch.distributed": ("training/distributed",),
     "ray": ("shards/engines",),
@@ -40,7 +41,7 @@ HOMES = {
     "simplejpeg": ("shards/codecs", "demo"),
     "zstandard": ("shards/codecs",),
     "tyro": ("cli",),
-    "fsspec": ("files", "stream/storage"),
+    "fsspec": ("files", "stream/storage", "ingest/places", "ingest/urls"),
 }
 DATA_WING_WITHOUT_TORCH = (
     "ingest",

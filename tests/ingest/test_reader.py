@@ -146,7 +146,7 @@ def test_another_number_of_frames_than_announced_fails(
     forty: Source, monkeypatch: pytest.MonkeyPatch, more: int
 ) -> None:
     monkeypatch.setattr(Lying, "more", more)
-    monkeypatch.setattr("clipfold.ingest.reader.open_source", lambda source, decoder: Lying(source))
+    monkeypatch.setattr("clipfold.ingest.reader.open_source", lambda source, decoder, axes: Lying(source))
     clips, error = read_until_error(read_clips(forty, options(10)))
     assert len(clips) == (3 if more < 0 else 4)
     assert isinstance(error, DecodeError)

@@ -250,5 +250,14 @@ def test_scale_exactly_same_size_is_the_same_array() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="resize mode"):
         resize(4, 4, mode="zoom")
-    with pytest.raises(ValueError, match="channels"):
-        resize(4, 4, channels=2)
+    with pytest.raises(SourceError, match="frames of 3 channels for clips of 2"):
+        resize(4, 4, channels=2)(noise(4, 4, 3))
+    with pytest.raises(SourceError, match="frames of 5 channels for clips of 3"):
+        resize(4, 4)(noise(4, 4, 5))
+
+
+def test_other_numbers_of_channels_are_scaled_one_by_one() -> None:
+    pixels = noise(32, 64, 5)
+    got = resize(16, 32, channels=5)(pixels)
+    for channel in range(5):
+        np.testing.assert_array_equal(got[..., channel], scale_exactly(pixels[..., channel], (16, 32)))

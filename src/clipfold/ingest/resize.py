@@ -2,8 +2,9 @@
 
 Pictures of 8 bits per channel, and videos of any depth in YUV, are converted and scaled in one swscale call: a
 triangle filter that widens with the scale, so that shrinking does not alias. Its weights have 14 bits, which is no
-harm to 8-bit pixels but would be to LiDAR ranges; pictures of 16 bits (grey or RGB) and floats therefore go through
-:func:`scale_exactly`, the same filter in float64. At native size no value is touched.
+harm to 8-bit pixels but would be to LiDAR ranges; pictures of 16 bits (grey or RGB), floats and arrays of other than 1
+or 3 channels therefore go through :func:`scale_exactly`, the same filter in float64. At native size no value is
+touched.
 
 How depths meet, full scale to full scale, so that ``value / full_scale`` stays what it was:
 
@@ -61,10 +62,10 @@ class Resize:
     Args:
         mode: ``"stretch"`` fills (H, W) whatever the aspect ratio; ``"letterbox"`` keeps it and fills up with 0 on
             both sides; ``"center_crop"`` keeps it and cuts off what is too much on both sides.
-        spec: Its height, width, channels (1 or 3) and dtype are used.
+        spec: Its height, width, channels and dtype are used. Channels other than 1 and 3 are for arrays of as many.
 
     Raises:
-        ValueError: An unknown mode, or a number of channels other than 1 and 3.
+        ValueError: An unknown mode.
     """
 
     mode: Mode = "stretch"
@@ -75,28 +76,40 @@ class Resize:
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise ValueError(f"resize mode: {self.mode!r}, expected one of {', '.join(get_args(Mode))}")
-        if self.spec.channels not in (1, 3):
-            raise ValueError(f"channels of a clip made of pictures: {self.spec.channels}, expected 1 (grey) or 3 (RGB)")
 
-    def __call__(self, frame: av.VideoFrame | NDArray[Any], rotation_degrees: int = 0) -> NDArray[Any]:
+    def __call__(
+        self, frame: av.VideoFrame | NDArray[Any], rotation_degrees: int = 0, *, is_mirrored: bool = False
+    ) -> NDArray[Any]:
         """One frame as pixels.
 
         Args:
-            frame: A decoded frame, or an array (H, W) or (H, W, C), C 1 or 3, of uint8, uint16 or float32.
+            frame: A decoded frame, or an array (H, W) or (H, W, C) of uint8, uint16 or float32.
             rotation_degrees: Counter-clockwise turn that makes it upright, rounded to a multiple of 90.
+            is_mirrored: Whether left and right are swapped before that turn.
 
         Returns:
             (H, W, C) of the spec's dtype, contiguous; the array given, where there is nothing to do.
 
         Raises:
-            SourceError: A float picture where the spec wants whole numbers.
+            SourceError: A float picture where the spec wants whole numbers; a number of channels that does not fit.
         """
+        self._check_channels(frame)
         turns = round(rotation_degrees / 90) % 4
         height, width = frame.shape[:2] if isinstance(frame, np.ndarray) else (frame.height, frame.width)
         size = self._scaled_size(*((width, height) if turns % 2 else (height, width)))
         pixels = self._scale(frame, size[::-1] if turns % 2 else size)
         pixels = pixels if pixels.ndim == 3 else pixels[..., None]
-        return self._place(np.rot90(self._to_spec(pixels), turns))
+        pixels = self._to_spec(pixels)
+        return self._place(np.rot90(pixels[:, ::-1] if is_mirrored else pixels, turns))
+
+    def _check_channels(self, frame: av.VideoFrame | NDArray[Any]) -> None:
+        found = (frame.shape[2] if frame.ndim == 3 else 1) if isinstance(frame, np.ndarray) else 3
+        wanted = self.spec.channels
+        if found != wanted and not (found in (1, 3) and wanted in (1, 3)):
+            raise SourceError(
+                f"frames of {found} channels for clips of {wanted}",
+                fix="ask for clips of 1 (grey) or 3 (RGB) channels, or of as many as the arrays have",
+            )
 
     def _scaled_size(self, height: int, width: int) -> tuple[int, int]:
         """The whole upright picture's size before anything is cut off or filled up."""
@@ -120,7 +133,7 @@ class Resize:
     def _scale(self, frame: av.VideoFrame | NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         """(h, w) or (h, w, 1 or 3), uint8, uint16 or float32: the right size, not yet the right dtype."""
         if isinstance(frame, np.ndarray):
-            if frame.dtype != np.uint8:
+            if frame.dtype != np.uint8 or (frame.ndim == 3 and frame.shape[2] not in (1, 3)):
                 return scale_exactly(frame, size)
             grey = frame.ndim == 2 or frame.shape[2] == 1
             if frame.shape[:2] == size and (grey or self.spec.channels == 3):

@@ -117,13 +117,13 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_of_16_bit_colour(tmp_path: Path, orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures that FFmpeg reads are turned as Pillow turns the others."""
-    from clipfold.ingest.decoders import images
+    from clipfold.ingest.decoders import pictures
 
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(EIGHT[:, :, 0]).save(tmp_path / "x.png", exif=exif)
     want = load_image(str(tmp_path / "x.png"))
-    np.testing.assert_array_equal(images._turned(EIGHT[:, :, 0], orientation), want)
+    np.testing.assert_array_equal(pictures._turned(EIGHT[:, :, 0], orientation), want)
 
 
 def test_sizes_that_differ_name_both_files(tmp_path: Path) -> None:

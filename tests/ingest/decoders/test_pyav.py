@@ -12,6 +12,7 @@ from clipfold.errors import DecodeError
 from clipfold.ingest.decoders import open_source
 from clipfold.ingest.decoders.packets import scan_packets
 from clipfold.ingest.decoders.pyav import PyAVDecoder
+from clipfold.ingest.places import OpenPlace, Place
 from clipfold.ingest.resize import Resize
 
 RESIZE = Resize(spec=ClipSpec(height=32, width=96))
@@ -38,7 +39,7 @@ def test_rotation_is_applied(tmp_path: Path, made: SimpleNamespace, rotation: in
 
 def test_frames_before_an_edit_list_do_not_count(tmp_path: Path, made: SimpleNamespace) -> None:
     path = _with_edit_list(tmp_path, made)
-    packets = scan_packets(str(path))
+    packets = scan_packets(OpenPlace(Place(str(path))))
     assert (packets.num_frames, packets.num_discarded) == (30, 10)
     for decoder in ("pyav", "decord"):
         opened = open_source(made.source_of(path), decoder)
@@ -165,7 +166,7 @@ def test_cut_short(tmp_path: Path, made: SimpleNamespace, name: str, share: floa
     else:
         path = made.write_number_video(tmp_path, name)
     data = path.read_bytes()
-    assert scan_packets(str(path)).num_frames == 40
+    assert scan_packets(OpenPlace(Place(str(path)))).num_frames == 40
     assert open_source(made.source_of(path)).defect is None
     path.write_bytes(data[: int(len(data) * share)])
     error = None

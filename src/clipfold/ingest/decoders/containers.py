@@ -15,22 +15,24 @@ __all__ = ["declared_bytes"]
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
-def declared_bytes(path: str) -> int | None:
-    """How long the file should be at least, by its header; ``None`` where the header does not say.
+def declared_bytes(file: BinaryIO, num_bytes: int) -> int | None:
+    """How long a file should be at least, by its header; ``None`` where the header does not say.
+
+    Args:
+        file: Open, at its start.
+        num_bytes: Its size.
 
     Raises:
-        OSError: The file cannot be read.
+        OSError: It cannot be read.
     """
-    num_bytes = os.path.getsize(path)
-    with open(path, "rb") as file:
-        head = file.read(12)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
-            return _iso_bytes(file, num_bytes)
-        if head[:4] == _EBML:
-            return _matroska_bytes(file)
-        if head[:4] == b"RIFF":
-            size = int.from_bytes(head[4:8], "little")
-            return size + 8 if 0 < size < 0xFFFFFFFF else None
+    head = file.read(12)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
+        return _iso_bytes(file, num_bytes)
+    if head[:4] == _EBML:
+        return _matroska_bytes(file)
+    if head[:4] == b"RIFF":
+        size = int.from_bytes(head[4:8], "little")
+        return size + 8 if 0 < size < 0xFFFFFFFF else None
     return None
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -12,12 +12,16 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from clipfold.errors import DecodeError, SourceError
+from clipfold.errors import DecodeError
 from clipfold.ingest.decoders.containers import declared_bytes
+from clipfold.ingest.places import OpenPlace
 
 __all__ = ["DAMAGED", "LIBAV_ERRORS", "Packets", "best_stream", "cut_short", "open_video", "plain", "scan_packets"]
 
 DAMAGED = "copy the file again from where it came from; --keep-partial keeps the full clips before the damage"
+_BUFFER_BYTES = 1 << 18  # of what is read through Python
+# Broken metadata is no reason to refuse a video. From 19 on PyAV replaces what is not UTF-8 by itself.
+_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 LIBAV_ERRORS = (FFmpegError, OSError, UnicodeDecodeError)
 
 
@@ -29,6 +33,7 @@ class Packets:
         num_frames: Packets that will become frames; those that an edit list discards are not counted.
         num_discarded: Packets that an edit list discards.
         pts: int64, rising: the pts of each frame, or empty where some are missing or repeated.
+        seconds_per_tick: Of the clock that ``pts`` counts in.
         keys: int64, rising: the frames that are key frames.
         ends_within: Whether the last packet is incomplete.
         fps: Frames per second, 0.0 where unknown.
@@ -39,6 +44,7 @@ class Packets:
     num_frames: int
     num_discarded: int
     pts: NDArray[np.int64]
+    seconds_per_tick: Fraction
     keys: NDArray[np.int64]
     ends_within: bool
     fps: float
@@ -48,26 +54,26 @@ class Packets:
     is_best_first: bool
 
 
-def scan_packets(path: str, *, options: dict[str, str] | None = None) -> Packets:
+def scan_packets(place: OpenPlace, *, options: dict[str, str] | None = None) -> Packets:
     """Count a video's frames and note their times, without decoding.
 
     Raises:
         DecodeError: The file is empty, has no readable header, no video stream, or no frame.
-        SourceError: The file has gone.
+        SourceError: The file cannot be read.
     """
-    if not os.path.exists(path):
-        raise SourceError("the file has gone since it was listed", fix="list the sources again", file=path)
-    if os.path.getsize(path) == 0:
-        raise DecodeError("the file is empty: 0 bytes, expected a video", fix="copy it again or remove it", file=path)
+    if place.num_bytes == 0:
+        what = "the file is empty: 0 bytes, expected a video"
+        raise DecodeError(what, fix="copy it again or remove it", file=str(place.place))
     try:
-        return _scan(path, options or {})
+        return _scan(place, options or {})
     except DecodeError as error:
-        raise (cut_short(path) or error) from error.__cause__
+        raise (cut_short(place) or error) from error.__cause__
 
 
-def _scan(path: str, options: dict[str, str]) -> Packets:
+def _scan(place: OpenPlace, options: dict[str, str]) -> Packets:
+    path = str(place.place)
     try:
-        with open_video(path, options) as container:
+        with open_video(place, options) as container:
             stream = best_stream(container, path)
             codec = stream.codec_context.name
             kept: list[tuple[int | None, bool]] = []
@@ -79,7 +85,7 @@ def _scan(path: str, options: dict[str, str]) -> Packets:
                     if _is_shown(packet, codec):
                         kept.append((packet.pts, packet.is_keyframe))
             # read before the container is closed: a stream's attributes point into it
-            fps = stream.average_rate
+            fps, seconds_per_tick = stream.average_rate, stream.time_base or Fraction(0)
             name, pixel_format = container.format.name, str(stream.codec_context.pix_fmt)
             is_best_first = stream.index == container.streams.video[0].index
     except LIBAV_ERRORS as error:
@@ -95,6 +101,7 @@ def _scan(path: str, options: dict[str, str]) -> Packets:
         num_frames=len(kept),
         num_discarded=num_discarded,
         pts=pts,
+        seconds_per_tick=seconds_per_tick,
         keys=keys,
         ends_within=ends_within,
         fps=float(fps) if fps else 0.0,
@@ -105,16 +112,18 @@ def _scan(path: str, options: dict[str, str]) -> Packets:
     )
 
 
-def cut_short(path: str, ends_within: bool = False) -> DecodeError | None:
+def cut_short(place: OpenPlace, ends_within: bool = False) -> DecodeError | None:
     """The error to raise where the file ends before its header says so, or within a frame; else ``None``."""
-    num_bytes, declared = os.path.getsize(path), declared_bytes(path)
+    num_bytes = place.num_bytes
+    with place.open() as file:
+        declared = declared_bytes(file, num_bytes)
     if declared is not None and declared > num_bytes:
         found = f"{num_bytes:,} bytes, expected at least the {declared:,} that its header says"
     elif ends_within:
         found = "it ends within a frame"
     else:
         return None
-    return DecodeError(f"the file is cut short: {found}", fix=DAMAGED, file=path)
+    return DecodeError(f"the file is cut short: {found}", fix=DAMAGED, file=str(place.place))
 
 
 def _is_shown(packet: Any, codec: str) -> bool:
@@ -138,10 +147,9 @@ def _timeline(kept: list[tuple[int | None, bool]]) -> tuple[NDArray[np.int64], N
     return pts[order], np.flatnonzero(is_key[order])
 
 
-def open_video(path: str, options: dict[str, str] | None = None) -> Any:
+def open_video(place: OpenPlace, options: dict[str, str] | None = None) -> Any:
     """An open ``av`` container, to be closed by the caller."""
-    # file: so that a name with a colon is no URL; broken metadata is no reason to refuse a video
-    return av.open(f"file:{path}", metadata_errors="replace", options=options or {})
+    return av.open(place.target(), options=options or {}, buffer_size=_BUFFER_BYTES, **_LENIENT)
 
 
 def best_stream(container: Any, path: str) -> Any:

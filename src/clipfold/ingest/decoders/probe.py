@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import PurePath
 from typing import Any, Literal, cast
 
 import av
@@ -16,11 +14,13 @@ from numpy.typing import NDArray
 from clipfold.clip import ClipSpec, Dtype
 from clipfold.errors import DecodeError
 from clipfold.ingest.decoders import Decoder, open_source
-from clipfold.ingest.decoders.containers import declared_bytes
+from clipfold.ingest.decoders.arrays import ArrayDecoder
 from clipfold.ingest.decoders.images import load_image
+from clipfold.ingest.decoders.packets import cut_short, open_video
 from clipfold.ingest.decoders.pyav import PyAVDecoder
+from clipfold.ingest.listing import Source, extension_of
+from clipfold.ingest.places import OpenPlace, frame_places, place_of
 from clipfold.ingest.resize import Resize
-from clipfold.ingest.sources import Source
 
 __all__ = ["Depth", "Probe", "has_variable_rate", "probe"]
 
@@ -85,9 +85,11 @@ def probe(source: Source, *, depth: Depth = "headers") -> Probe:
         DecodeError: It cannot be opened or decoded, is cut short, or delivers another number of frames than it says.
         SourceError: It has gone, or its frames differ in size.
     """
-    if source.kind == "frames":
+    if source.content == "array":
+        return _probe_array(source, depth)
+    if source.content == "frames":
         return _probe_folder(source, depth)
-    if source.path.lower().endswith(".webp"):
+    if extension_of(source.path) in (".webp", ".tif", ".tiff"):
         return _probe_animation(source, depth)
     return _probe_video(source, depth)
 
@@ -109,12 +111,9 @@ def has_variable_rate(pts: NDArray[np.int64]) -> bool:
 def _probe_video(source: Source, depth: Depth) -> Probe:
     if depth == "headers":
         found = _video_header(source)
-        num_bytes, declared = os.path.getsize(source.path), declared_bytes(source.path)
-        if declared is not None and declared > num_bytes:
-            raise DecodeError(
-                f"the file is cut short: {num_bytes:,} bytes, expected at least the {declared:,} that its header says",
-                file=source.path,
-            )
+        with closing(OpenPlace(place_of(source))) as place:
+            if (defect := cut_short(place)) is not None:
+                raise defect
         return found
     decoder = PyAVDecoder(source)
     if decoder.defect is not None:
@@ -139,7 +138,7 @@ def _probe_video(source: Source, depth: Depth) -> Probe:
 def _video_header(source: Source) -> Probe:
     """The header and the first frame; which stream is read is decided as in :mod:`clipfold.ingest.decoders.pyav`."""
     try:
-        with av.open(f"file:{source.path}", metadata_errors="replace") as container:
+        with closing(OpenPlace(place_of(source))) as place, open_video(place) as container:
             stream = container.streams.best("video")
             if stream is None or stream.disposition & Disposition.attached_pic or stream.codec_context is None:
                 raise DecodeError("holds no video stream", fix="remove it, or leave it out with --exclude")
@@ -185,13 +184,14 @@ def _duration_seconds(container: Any, stream: Any) -> float:
 
 def _probe_folder(source: Source, depth: Depth) -> Probe:
     decoder = open_source(source)
-    first = load_image(os.path.join(source.path, source.frames[0]))
+    places = frame_places(source)
+    first = load_image(places[0])
     dtype = cast(Dtype, str(first.dtype))
     is_grey = first.ndim == 2
     with closing(decoder):
         if depth == "everything":
             _read_all(decoder, dtype, channels=1 if is_grey else 3)
-    extensions = sorted({PurePath(name).suffix.lower().removeprefix(".") for name in source.frames})
+    extensions = sorted({extension_of(each.member or each.location).removeprefix(".") for each in places})
     return Probe(
         num_frames=len(decoder),
         height=decoder.height,
@@ -201,6 +201,23 @@ def _probe_folder(source: Source, depth: Depth) -> Probe:
         pixel_format=f"{dtype} {'grey' if is_grey else 'RGB'}",
         dtype=dtype,
         is_grey=is_grey,
+    )
+
+
+def _probe_array(source: Source, depth: Depth) -> Probe:
+    decoder = ArrayDecoder(source)
+    with closing(decoder):
+        if depth == "everything":
+            _read_all(decoder, decoder.dtype, channels=decoder.channels)
+    return Probe(
+        num_frames=len(decoder),
+        height=decoder.height,
+        width=decoder.width,
+        container="array",
+        codec=extension_of(source.path).removeprefix("."),
+        pixel_format=f"{decoder.dtype} C={decoder.channels}",
+        dtype=decoder.dtype,
+        is_grey=decoder.channels == 1,
     )
 
 
@@ -215,8 +232,8 @@ def _probe_animation(source: Source, depth: Depth) -> Probe:
         width=decoder.width,
         fps=decoder.fps,
         duration_seconds=len(decoder) / decoder.fps if decoder.fps else 0.0,
-        container="webp",
-        codec="webp",
+        container=(kind := extension_of(source.path).removeprefix(".")),
+        codec=kind,
         pixel_format="uint8 RGB",
     )
 

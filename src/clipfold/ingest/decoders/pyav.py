@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipfold.errors import DecodeError
+from clipfold.ingest.decoders.orientation import orientation_of
 from clipfold.ingest.decoders.packets import (
     DAMAGED,
     LIBAV_ERRORS,
@@ -20,8 +21,9 @@ from clipfold.ingest.decoders.packets import (
     plain,
     scan_packets,
 )
+from clipfold.ingest.listing import Source
+from clipfold.ingest.places import OpenPlace, place_of
 from clipfold.ingest.resize import Resize
-from clipfold.ingest.sources import Source
 
 __all__ = ["PyAVDecoder"]
 
@@ -30,22 +32,24 @@ class PyAVDecoder:
     """A video through PyAV, on one thread. Of several video streams it reads the one that FFmpeg calls the best.
 
     Args:
-        source: A source of kind ``"video"``.
+        source: A video: a file, behind a URL, or in a tar.
 
     Raises:
         DecodeError: The file is empty, has no readable header, no video stream, or no frame.
-        SourceError: The file has gone.
+        SourceError: The file has gone or cannot be read.
     """
 
     name = "pyav"
 
     def __init__(self, source: Source) -> None:
-        self.path = source.path
+        self.place = OpenPlace(place_of(source))
+        self.path = str(self.place.place)
         self.version = f"{av.__version__} libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
-        self.packets = scan_packets(self.path)
+        self.packets = scan_packets(self.place)
         self.fps = self.packets.fps
-        self.defect = cut_short(self.path, self.packets.ends_within)
+        self.defect = cut_short(self.place, self.packets.ends_within)
         self._size: tuple[int, int] | None = None
+        self._is_mirrored = False
         self._can_seek = len(self.packets.pts) > 0
 
     def __len__(self) -> int:
@@ -59,7 +63,16 @@ class PyAVDecoder:
     def width(self) -> int:
         return self._upright_size()[1]
 
-    def read(self, indices: Sequence[int], resize: Resize) -> Generator[NDArray[Any]]:
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether its display matrix swaps left and right."""
+        self._upright_size()
+        return self._is_mirrored
+
+    def read(self, indices: Sequence[int], resize: Resize, *, whole: bool = True) -> Generator[NDArray[Any]]:
+        if not whole:
+            yield from (pixels for _, pixels in self._pick(list(indices), resize))
+            return
         wanted = iter(indices)
         index = next(wanted, None)
         place = 0
@@ -67,9 +80,10 @@ class PyAVDecoder:
             for frame in frames:
                 if place == len(self):
                     raise self._wrong_count(f"more than the {len(self)} frames it announces")
-                self._size = self._size or _upright(frame)
+                if self._size is None:
+                    self._look_at(frame)
                 if place == index:
-                    yield resize(frame, frame.rotation)
+                    yield _upright_pixels(frame, resize)
                     index = next(wanted, None)
                 place += 1
         if place != len(self):
@@ -87,8 +101,17 @@ class PyAVDecoder:
             out[place] = frames[index]
         return out
 
+    def times_seconds(self) -> NDArray[np.float64] | None:
+        packets = self.packets
+        if len(packets.pts) < len(self) or not packets.seconds_per_tick:
+            return None
+        ticks = packets.pts - packets.pts[0]
+        # whole numbers up to the one division: 40 ticks of 1/1000 are exactly what "0.04" is
+        times: NDArray[np.float64] = ticks * packets.seconds_per_tick.numerator / packets.seconds_per_tick.denominator
+        return times
+
     def close(self) -> None:
-        """Nothing stays open between calls."""
+        self.place.close()
 
     def _pick(self, indices: list[int], resize: Resize) -> Generator[tuple[int, NDArray[Any]]]:
         """Each of the rising indices, seeking over what lies between where that is exact."""
@@ -98,7 +121,7 @@ class PyAVDecoder:
             with closing(self._frames_from(left[0])) as frames:
                 for index, frame in frames:
                     if index == left[0]:
-                        yield index, resize(frame, frame.rotation)
+                        yield index, _upright_pixels(frame, resize)
                         left = left[1:]
                         if not left or self._is_nearer_by_seek(index, left[0]):
                             break
@@ -143,7 +166,7 @@ class PyAVDecoder:
     def _decode(self, seek_to: int | None = None) -> Generator[av.VideoFrame]:
         num_done = 0
         try:
-            with open_video(self.path) as container:
+            with open_video(self.place) as container:
                 stream = best_stream(container, self.path)
                 stream.thread_type = "NONE"
                 stream.codec_context.thread_count = 1
@@ -162,12 +185,20 @@ class PyAVDecoder:
                 frame = next(frames, None)
             if frame is None:
                 raise self._wrong_count("no frame can be decoded", frame=0)
-            self._size = _upright(frame)
+            self._look_at(frame)
+        assert self._size is not None
         return self._size
+
+    def _look_at(self, first: av.VideoFrame) -> None:
+        orientation = orientation_of(first)
+        is_turned = orientation.num_turns % 2
+        self._size = (first.width, first.height) if is_turned else (first.height, first.width)
+        self._is_mirrored = orientation.is_mirrored
 
     def _wrong_count(self, what: str, frame: int | None = None) -> DecodeError:
         return DecodeError(f"delivers {what}", fix=DAMAGED, file=self.path, frame=frame)
 
 
-def _upright(frame: av.VideoFrame) -> tuple[int, int]:
-    return (frame.width, frame.height) if round(frame.rotation / 90) % 2 else (frame.height, frame.width)
+def _upright_pixels(frame: av.VideoFrame, resize: Resize) -> NDArray[Any]:
+    orientation = orientation_of(frame)
+    return resize(frame, orientation.rotation_degrees, is_mirrored=orientation.is_mirrored)
