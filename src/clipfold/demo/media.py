@@ -229,17 +229,17 @@ def _span(middle: float, radius: float, size: int, scale: float) -> tuple[NDArra
 def _drawn_shape(dice: _Dice, motion: Motion, num_frames: int, bright: bool) -> _Shape:
     t = np.arange(num_frames)
     column, radius, phase = dice.uniform(0, _COLUMNS), dice.uniform(*_RADII), dice.uniform(0, 1)
-    speed, swing = dice.uniform(0.7, 1.4), dice.uniform(10, 18)
+    speed, swing, tempo = dice.uniform(0.3, 0.7), dice.uniform(10, 18), dice.uniform(0.7, 1.4)
     columns_T, radii_T = np.full(num_frames, column), np.full(num_frames, radius)
-    if motion == "drift_left":
+    if motion == "drift_left":  # less than once round in 100 frames: a track that meets itself has no direction
         columns_T = column - speed * t
     elif motion == "drift_right":
         columns_T = column + speed * t
     elif motion == "oscillate":  # at least two turns in the shortest source: less would look like a drift
-        columns_T = column + swing * np.sin(2 * np.pi * (speed / 30 * t + phase))
+        columns_T = column + swing * np.sin(2 * np.pi * (tempo / 30 * t + phase))
     else:
         low, high = _RADII
-        radii_T = low + (high - low) * ((phase + speed / 40 * t) % 1.0)
+        radii_T = low + (high - low) * ((phase + tempo / 40 * t) % 1.0)
     return _Shape(
         row=dice.uniform(0, _ROWS),
         columns_T=columns_T,

@@ -143,6 +143,7 @@ def run_demo(
                 epochs=epochs or _epochs(num_train),
                 batch_size=min(16, num_train),
                 eval_split="none",
+                augment="column_roll" if media is None else "light",  # the drawn pictures wrap round
                 seed=seed,
                 resume="auto",
                 show_progress=show_progress,
