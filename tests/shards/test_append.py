@@ -1,4 +1,4 @@
-"""Appending: only what is new, behind what is there, whose shards stay as they are; the same bytes however it is done."""
+"""Appending: only what is new, behind what is there, whose shards stay as they are; the same bytes however done."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_the_same_bytes_for_any_number_of_workers_and_however_often_interrupted(
 
 
 def test_an_unfinished_append_is_not_taken_for_a_finished_corpus(scripted, tmp_path, monkeypatch):
-    src, before, more = first_then_more(scripted, tmp_path)
+    src, _, more = first_then_more(scripted, tmp_path)
     scripted.write_sources(src, more)
 
     class Killed(BaseException):
@@ -236,7 +236,7 @@ def test_a_limit_counts_everything(scripted, tmp_path):
 
 
 def test_another_folder_may_be_appended(scripted, tmp_path):
-    src, _, _ = first_then_more(scripted, tmp_path)
+    first_then_more(scripted, tmp_path)
     scripted.write_sources(tmp_path / "more", {"a/x.mp4": {}})
     summary = convert(tmp_path / "more", out=tmp_path / "out", append=True, **scripted.OPTIONS)
     assert (summary.num_sources, summary.num_appended) == (9, 1)

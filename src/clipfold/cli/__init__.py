@@ -24,6 +24,7 @@ __all__ = ["main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("clipfold.cli.convert:Convert", "turn videos and image folders into shards of clips"),
+    "status": ("clipfold.cli.status:Status", "how far a conversion is, also while it runs"),
     "codecs": ("clipfold.cli.codecs:Codecs", "try every codec on a sample of your own clips"),
     "repack": ("clipfold.cli.repack:Repack", "another codec, shard size or split; several corpora to one; a subset"),
     "verify": ("clipfold.cli.verify:Verify", "check every checksum and every sample of a corpus"),
