@@ -82,8 +82,15 @@ class Convert:
     """Shares of train/val/test by source within each class, such as 0.8/0.1/0.1. By default the folders train/, val/
     and test/ of SRC say it, or everything is train."""
 
+    fps: float | None = None
+    """Frames a second that clips are made of, chosen by the true times of the video's own."""
+
+    axes: Literal["auto", "SCHW", "SHWC", "SHW"] = "auto"
+    """Order of the dimensions of arrays (.npy, .npz), where their lengths do not tell."""
+
     decoder: str = "auto"
-    """auto, pyav, decord, or my_package.module:MyDecoder."""
+    """auto (PyAV, and where it fails on a file another one), pyav, decord, torchcodec, or
+    my_package.module:MyDecoder."""
 
     keep_partial: bool = False
     """Keep the clips before an error in a source, instead of leaving the source out."""
@@ -168,6 +175,8 @@ class Convert:
                     short=self.short,
                 ),
                 resize=self.resize,
+                fps=self.fps,
+                axes=self.axes,
                 decoder=self.decoder,
                 keep_partial=self.keep_partial,
                 split=self.split,

@@ -24,7 +24,17 @@ from clipfold.errors import SourceError
 from clipfold.files import is_url, join, read_bytes
 from clipfold.ingest.listing import Source
 
-__all__ = ["OpenPlace", "Place", "frame_places", "place_of", "source_state", "state_of", "stated", "url_errors"]
+__all__ = [
+    "OpenPlace",
+    "Place",
+    "frame_places",
+    "place_of",
+    "places_of",
+    "source_state",
+    "state_of",
+    "stated",
+    "url_errors",
+]
 
 _BLOCK_BYTES = 1 << 22
 _MAX_BLOCKS = 16
@@ -234,6 +244,11 @@ def frame_places(source: Source) -> list[Place]:
     if is_url(source.path):
         return [Place(join(source.path, name)) for name in source.frames]
     return [Place(os.path.join(source.path, name)) for name in source.frames]
+
+
+def places_of(source: Source) -> list[Place]:
+    """Where all that is read of a source is, in order."""
+    return frame_places(source) if source.content == "frames" else [place_of(source)]
 
 
 def source_state(source: Source) -> tuple[int, int] | None:

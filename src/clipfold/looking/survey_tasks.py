@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import xxhash
 
 from clipfold.ingest.decoders.probe import Depth, Probe, probe
+from clipfold.ingest.places import OpenPlace, places_of
 from clipfold.ingest.reader import ReadOptions, read_clips
 from clipfold.ingest.sources import Source
 from clipfold.shards.codecs import get_codec
@@ -62,9 +63,9 @@ def probe_source(job: ProbeJob) -> Probe:
 def fingerprint(source: Source) -> str:
     """xxh3-128 of a source's bytes, in hexadecimal; of an image folder the frames' in order, with their sizes."""
     digest = xxhash.xxh3_128()
-    for path in [os.path.join(source.path, name) for name in source.frames] or [source.path]:
-        digest.update(os.path.getsize(path).to_bytes(8, "little"))
-        with open(path, "rb") as file:
+    for each in places_of(source):
+        with closing(OpenPlace(each)) as place, place.open() as file:
+            digest.update(place.num_bytes.to_bytes(8, "little"))
             while piece := file.read(_PIECE_BYTES):
                 digest.update(piece)
     return digest.hexdigest()

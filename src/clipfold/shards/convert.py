@@ -10,6 +10,7 @@ any number of workers and however often the command was interrupted. ``dataset.j
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,12 +20,16 @@ from clipfold import plugins
 from clipfold.clip import ClipSpec
 from clipfold.files import is_url
 from clipfold.ingest.decoders import DECODERS
+from clipfold.ingest.decoders.arrays import Axes
 from clipfold.ingest.reader import ReadOptions
 from clipfold.ingest.resize import Mode
 from clipfold.ingest.sampling import Sampling
+from clipfold.ingest.sources import find_sources
+from clipfold.shards.choose import DEFAULT_MIN_PSNR, Target, check_choice_options, choose_codec, earlier_choice
 from clipfold.shards.class_map import ClassMap
 from clipfold.shards.conversion import Conversion
 from clipfold.shards.engines import open_engine
+from clipfold.shards.output import check_out
 from clipfold.shards.recipe import Recipe
 from clipfold.shards.store import default_staging
 from clipfold.shards.summary import ConvertSummary
@@ -39,8 +44,12 @@ def convert(
     spec: ClipSpec | None = None,
     codec: str = "raw",
     codec_settings: Mapping[str, Any] | None = None,
+    target: Target = "balanced",
+    min_psnr: float = DEFAULT_MIN_PSNR,
     sampling: Sampling | None = None,
     resize: Mode = "stretch",
+    fps: float | None = None,
+    axes: Axes = "auto",
     decoder: str = "auto",
     keep_partial: bool = False,
     split: str | None = None,
@@ -77,8 +86,14 @@ def convert(
         spec: Shape and dtype of the clips; the default of :class:`clipfold.ClipSpec` where ``None``.
         codec: ``"raw"``, ``"jpeg"``, ... or ``"my_package.module:MyCodec"``.
         codec_settings: Keyword arguments of the codec, such as ``{"quality": 95}``.
+        target: What codec ``"auto"`` is to be good for: ``"speed"``, ``"balanced"`` or ``"size"``. It tries all codecs
+            on a sample of the clips (:mod:`clipfold.shards.choose`); its choice is stored and not made again.
+        min_psnr: Floor for the lossy codecs that ``"auto"`` may choose, in dB.
         sampling: Which frames make a clip: by default windows side by side.
         resize: How frames come to the spec's size: ``"stretch"``, ``"letterbox"`` or ``"center_crop"``.
+        fps: Frames a second that sampling sees, by true timestamps; ``None`` is every frame as it is. See
+            :mod:`clipfold.ingest.timeline`.
+        axes: Order of the dimensions of arrays where it is not clear: ``"SCHW"``, ``"SHWC"`` or ``"SHW"``.
         decoder: ``"auto"`` or a decoder's name.
         keep_partial: Whether the clips before an error in a source are kept; otherwise the source is left out.
         split: Shares of train, val and test by source, such as ``"0.8/0.1/0.1"``, within each class. ``None`` takes
@@ -137,21 +152,48 @@ def convert(
         resize=resize,
         decoder=decoder,
         keep_partial=keep_partial,
+        fps=fps,
+        axes=axes,
     )
-    recipe = Recipe(
-        read=read,
-        codec=codec,
-        codec_settings=codec_settings or {},
-        split=split,
-        shard_bytes=shard_bytes,
-        shard_clips=shard_clips,
-        include=tuple(include),
-        exclude=tuple(exclude),
-        limit=limit,
-        classes=classes if isinstance(classes, ClassMap) else ClassMap.load(classes) if classes else ClassMap(),
-    )
+    class_map = classes if isinstance(classes, ClassMap) else ClassMap.load(classes) if classes else ClassMap()
+    wish = {"target": target, "min_psnr": min_psnr} if codec == "auto" else None
     options = {} if ray_address is None else {"address": ray_address}
     with closing(open_engine(engine, num_workers=num_workers, **options)) as workers:
+        if wish is not None:
+            check_choice_options(target=target, min_psnr=min_psnr)
+            if codec_settings:
+                raise ValueError("codec_settings: codec 'auto' chooses the settings as well; name the codec")
+            if not is_url(out):
+                check_out(folder)
+            found = earlier_choice(out, wish, folder=folder)
+            if found is None:
+                listed = find_sources(source_root, include=include, exclude=exclude, limit=limit)
+                choice = choose_codec(
+                    class_map.apply(listed).sources,
+                    read,
+                    engine=workers,
+                    target=target,
+                    min_psnr=min_psnr,
+                    deadline_seconds=deadline_seconds,
+                    show_progress=show_progress,
+                )
+                if show_progress:
+                    print(choice, file=sys.stderr)
+                found = choice.codec, choice.settings
+            codec, codec_settings = found
+        recipe = Recipe(
+            read=read,
+            codec=codec,
+            codec_settings=codec_settings or {},
+            split=split,
+            shard_bytes=shard_bytes,
+            shard_clips=shard_clips,
+            include=tuple(include),
+            exclude=tuple(exclude),
+            limit=limit,
+            classes=class_map,
+            chosen_for=wish,
+        )
         conversion = Conversion(
             root=source_root,
             out=str(out),

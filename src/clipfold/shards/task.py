@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clipfold.errors import SourceError
+from clipfold.ingest.places import source_state
 from clipfold.ingest.reader import ClipReader, ReadClip, ReadOptions, count_clips, read_clips
 from clipfold.ingest.sources import Source
 from clipfold.shards.codecs import Codec, get_codec
@@ -64,7 +64,7 @@ def convert_source(job: Job) -> dict[str, Any]:
     Raises:
         ClipfoldError: It cannot be read or decoded.
     """
-    if (state := _state(job.source)) is None:
+    if (state := source_state(job.source)) is None:
         return {"reason": "vanished", "text": "it was there when the sources were listed, now it is not"}
     if state != (job.num_bytes, job.mtime_ns):
         return {"changed": f"{state[0]:,} bytes now, {job.num_bytes:,} when the sources were listed, or a newer time"}
@@ -78,15 +78,6 @@ def convert_source(job: Job) -> dict[str, Any]:
         Path(job.part).unlink()
         return {"reason": "too_short", "text": "it has fewer frames than a clip, and such sources are dropped"}
     return record
-
-
-def _state(source: Source) -> tuple[int, int] | None:
-    """Size and time of the last change as they are now; ``None`` where it is gone."""
-    try:
-        files = [os.stat(os.path.join(source.path, name)) for name in source.frames] or [os.stat(source.path)]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return sum(file.st_size for file in files), max(file.st_mtime_ns for file in files)
 
 
 def _encoded(job: Job, codec: Codec, record: dict[str, Any]) -> Iterator[PartClip]:
