@@ -40,7 +40,14 @@ class Convert:
     """With a URL: local folder for what is under way; one in the user's cache by default."""
 
     codec: str = "raw"
-    """How clips are stored: raw (exact, fastest), lossless, jpeg, mp4 (smallest), or my_package.module:MyCodec."""
+    """How clips are stored: raw (exact, fastest), lossless, jpeg, mp4, lowrank, my_package.module:MyCodec; or auto: try
+    all on a sample of the clips and take the best."""
+
+    target: Literal["speed", "balanced", "size"] = "balanced"
+    """What --codec auto chooses for."""
+
+    min_psnr: float = 38.0
+    """Lossy codecs below this PSNR (dB) are not chosen by --codec auto."""
 
     quality: int | None = None
     """Of codecs that have one (jpeg: 1 to 100, 90 by default)."""
@@ -167,6 +174,8 @@ class Convert:
                 ),
                 codec=self.codec,
                 codec_settings=None if self.quality is None else {"quality": self.quality},
+                target=self.target,
+                min_psnr=self.min_psnr,
                 sampling=Sampling(
                     clips=self.clips,
                     num_clips=self.num_clips,

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 
 from clipfold.clip import ClipSpec
 from clipfold.errors import ClipfoldError
-from clipfold.files import read_json
+from clipfold.files import Location, exists, join, read_json
 from clipfold.ingest.reader import ReadOptions
 from clipfold.ingest.sources import Source
 from clipfold.pool import num_cpus
@@ -324,21 +324,24 @@ def choose_codec_of_corpora(
     return _decide(totals, spec, trials, hopeless, speed, notes, target=target, min_psnr=min_psnr)
 
 
-def earlier_choice(out: Path, wish: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
-    """The choice that was made for a corpus folder before, so that what was begun with a codec goes on with it.
+def earlier_choice(
+    out: Location, wish: Mapping[str, Any], *, folder: Path | None = None
+) -> tuple[str, Mapping[str, Any]] | None:
+    """The choice that was made for a corpus before, so that what was begun with a codec goes on with it.
 
     Args:
-        out: The corpus folder: finished, unfinished, or not yet there.
+        out: The corpus folder or its URL: finished, unfinished, or not yet there.
         wish: What is wished for now; the options there hold it as ``"chosen_for"``.
+        folder: Where the shards of an unfinished corpus are made, where that is not ``out``.
 
     Returns:
         Codec and settings; ``None`` where none was chosen, or for another wish.
     """
     try:
-        if (out / MANIFEST_NAME).exists():
+        if exists(join(out, MANIFEST_NAME)):
             options = Manifest.load(out).provenance.get("options", {})
         else:
-            options = read_json(out / STAGING_NAME / "plan.json")
+            options = read_json(join(folder or out, STAGING_NAME, "plan.json"))
     except (OSError, ValueError, ClipfoldError):
         return None
     return (options["codec"], options["codec_settings"]) if options.get("chosen_for") == dict(wish) else None

@@ -24,11 +24,11 @@ from clipfold.ingest.decoders.arrays import Axes
 from clipfold.ingest.reader import ReadOptions
 from clipfold.ingest.resize import Mode
 from clipfold.ingest.sampling import Sampling
-from clipfold.ingest.sources import find_sources
+from clipfold.ingest.sources import Found, find_sources
 from clipfold.shards.choose import DEFAULT_MIN_PSNR, Target, check_choice_options, choose_codec, earlier_choice
 from clipfold.shards.class_map import ClassMap
 from clipfold.shards.conversion import Conversion
-from clipfold.shards.engines import open_engine
+from clipfold.shards.engines import Engine, open_engine
 from clipfold.shards.output import check_out
 from clipfold.shards.recipe import Recipe
 from clipfold.shards.store import default_staging
@@ -157,29 +157,20 @@ def convert(
     )
     class_map = classes if isinstance(classes, ClassMap) else ClassMap.load(classes) if classes else ClassMap()
     wish = {"target": target, "min_psnr": min_psnr} if codec == "auto" else None
+    check_choice_options(target=target, min_psnr=min_psnr)
     options = {} if ray_address is None else {"address": ray_address}
     with closing(open_engine(engine, num_workers=num_workers, **options)) as workers:
         if wish is not None:
-            check_choice_options(target=target, min_psnr=min_psnr)
             if codec_settings:
                 raise ValueError("codec_settings: codec 'auto' chooses the settings as well; name the codec")
-            if not is_url(out):
-                check_out(folder)
             found = earlier_choice(out, wish, folder=folder)
             if found is None:
-                listed = find_sources(source_root, include=include, exclude=exclude, limit=limit)
-                choice = choose_codec(
-                    class_map.apply(listed).sources,
-                    read,
-                    engine=workers,
-                    target=target,
-                    min_psnr=min_psnr,
-                    deadline_seconds=deadline_seconds,
-                    show_progress=show_progress,
+                if not is_url(out):
+                    check_out(folder)
+                sources = find_sources(source_root, include=include, exclude=exclude, limit=limit)
+                found = _choose(
+                    class_map.apply(sources), read, workers, target, min_psnr, deadline_seconds, show_progress
                 )
-                if show_progress:
-                    print(choice, file=sys.stderr)
-                found = choice.codec, choice.settings
             codec, codec_settings = found
         recipe = Recipe(
             read=read,
@@ -210,6 +201,30 @@ def convert(
             show_progress=show_progress,
         )
         return conversion.try_out() if dry_run else conversion.run()
+
+
+def _choose(
+    found: Found,
+    read: ReadOptions,
+    engine: Engine,
+    target: Target,
+    min_psnr: float,
+    deadline_seconds: float | None,
+    show_progress: bool,
+) -> tuple[str, Mapping[str, Any]]:
+    """Codec and settings that suit the clips best; the table of what was measured goes to the standard error."""
+    choice = choose_codec(
+        found.sources,
+        read,
+        engine=engine,
+        target=target,
+        min_psnr=min_psnr,
+        deadline_seconds=deadline_seconds,
+        show_progress=show_progress,
+    )
+    if show_progress:
+        print(choice, file=sys.stderr)
+    return choice.codec, choice.settings
 
 
 def _folder(out: str | Path, staging: str | Path | None) -> Path:

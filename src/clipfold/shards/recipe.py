@@ -24,6 +24,7 @@ class Recipe:
         read: How sources become clips.
         codec: Name of the codec.
         codec_settings: All its settings, defaults included.
+        chosen_for: What codec ``"auto"`` was to be good for; ``None`` where the codec was named.
         split: Shares, or ``None`` for the folders' own splits.
         shard_bytes: Largest shard.
         shard_clips: Most clips of a shard.
@@ -47,6 +48,7 @@ class Recipe:
     exclude: tuple[str, ...] = ()
     limit: int | None = None
     classes: ClassMap = field(default_factory=ClassMap)
+    chosen_for: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         codec = get_codec(self.codec, self.codec_settings)
