@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class TrainingState:
                 "last_loss": self.last_loss,
                 "metrics_num_bytes": metrics_num_bytes,
                 "random": random_state(self.device),
-                "versions": {name: version(name) for name in ("clipfold", "torch", "torchvision")},
+                "versions": {name: _version(name) for name in ("clipfold", "torch", "torchvision")},
             },
         )
 
@@ -101,3 +101,10 @@ class TrainingState:
             if before.batch_size * before.accumulate != self.stream.global_batch_size:
                 print("another global batch size: no clip is missed or repeated, but batches differ", file=sys.stderr)
         return int(saved["metrics_num_bytes"])
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"
