@@ -38,7 +38,7 @@ from types import TracebackType
 from typing import Any
 
 from clipfold.errors import ClipfoldError
-from clipfold.worker import Limits, Outcome
+from clipfold.worker import Limits, Outcome, cpu_type
 
 __all__ = ["Limits", "Outcome", "Pool", "Statistics", "num_cpus"]
 
@@ -113,6 +113,7 @@ class Pool:
         if self.num_workers < 1:
             raise ValueError(f"num_workers: {num_workers}, expected at least 1 (work is always done in processes)")
         self.num_workers_per_machine = self.num_workers
+        self.cpu_types = [cpu_type()]
         self.num_ahead = _AHEAD_PER_WORKER * self.num_workers if num_ahead is None else num_ahead
         if self.num_ahead < 1:
             raise ValueError(f"num_ahead: {num_ahead}, expected at least 1")

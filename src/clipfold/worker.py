@@ -5,18 +5,20 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import platform
 import resource
 import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Literal
 
 from clipfold.errors import ClipfoldError
 
-__all__ = ["Limits", "Outcome", "renew_deadline", "serve"]
+__all__ = ["Limits", "Outcome", "cpu_type", "renew_deadline", "serve"]
 
 Kind = Literal["done", "failed", "crashed", "timed_out", "out_of_memory"]
 
@@ -60,6 +62,20 @@ class Outcome:
     error: ClipfoldError | None = None
     error_name: str = ""
     num_tries: int = 1
+
+
+@cache
+def cpu_type() -> str:
+    """What kind of CPU this is: codecs that use BLAS give other bytes on another kind."""
+    fields: dict[str, str] = {}
+    with suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    found = fields.get("model name") or " ".join(
+        fields[name] for name in ("CPU implementer", "CPU part") if name in fields
+    )
+    return f"{platform.machine()} {found}".strip()
 
 
 _limits = Limits()

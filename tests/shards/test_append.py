@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipfold.errors import ClipfoldError, SourceError
+from clipfold.shards import completion
 from clipfold.shards import conversion as module
 from clipfold.shards.convert import convert
 from clipfold.shards.reader import Corpus
@@ -115,8 +116,9 @@ def test_the_same_bytes_for_any_number_of_workers_and_however_often_interrupted(
         (ShardWriter, "append"),
         (module.Base, "keep"),
         (module, "save_source_list"),
-        (module, "write_whole"),
-        (module.Manifest, "save"),
+        (completion, "save_source_list"),
+        (completion, "write_whole"),
+        (completion.Manifest, "save"),
     ):
         monkeypatch.setattr(owner, name, killing(getattr(owner, name)))
     for num_steps in (*range(8), *range(8, 80, 3)):
@@ -142,7 +144,7 @@ def test_an_unfinished_append_is_not_taken_for_a_finished_corpus(scripted, tmp_p
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.Manifest, "save", kill)
+        patch.setattr(completion.Manifest, "save", kill)
         with pytest.raises(Killed):
             convert(src, out=tmp_path / "out", num_workers=1, append=True, **scripted.OPTIONS)
     with pytest.raises(ClipfoldError, match=r"being appended here, and that is not finished(.|\n)*with --append again"):

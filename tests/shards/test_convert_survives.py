@@ -14,6 +14,7 @@ from collections import Counter
 import pytest
 
 from clipfold.errors import ClipfoldError, SourceError
+from clipfold.shards import completion
 from clipfold.shards import conversion as module
 from clipfold.shards.convert import convert
 from clipfold.shards.staging import Staging
@@ -93,8 +94,9 @@ def test_killed_between_every_two_steps_of_the_parent(scripted, tmp_path, monkey
         (Staging, "remove"),
         (ShardWriter, "append"),
         (module, "save_source_list"),
-        (module, "write_whole"),
-        (module.Manifest, "save"),
+        (completion, "save_source_list"),
+        (completion, "write_whole"),
+        (completion.Manifest, "save"),
     ):
         monkeypatch.setattr(owner, name, killing(getattr(owner, name)))
     for num_steps in (*range(6), *range(6, 80, 3)):

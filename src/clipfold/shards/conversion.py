@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -14,42 +13,39 @@ from pathlib import Path
 from typing import Any
 
 from clipfold.errors import ClipfoldError, SourceError
-from clipfold.files import Location, exists, join, write_whole
+from clipfold.files import Location, exists, join
 from clipfold.ingest.sources import SPLITS, Found, Source, find_sources
 from clipfold.progress import Progress
 from clipfold.shards.assembly import Assembly
 from clipfold.shards.base import Base, sha256_of
+from clipfold.shards.codecs import get_codec
+from clipfold.shards.completion import complete
 from clipfold.shards.engines import Engine
 from clipfold.shards.estimate import SpaceWatch, available_bytes, check_space, estimate, limits_for
-from clipfold.shards.index import ShardRow, shard_table_path
-from clipfold.shards.manifest import MANIFEST_NAME, Manifest, SplitTotals
+from clipfold.shards.index import ShardRow
+from clipfold.shards.manifest import MANIFEST_NAME
 from clipfold.shards.output import check_out, plain_disk_errors
 from clipfold.shards.recipe import Recipe, check_same
 from clipfold.shards.records import (
     changed_source,
-    check_cpu_types,
     check_failures,
+    check_one_cpu_type,
     nothing_converted,
     reason_of,
-    skipped_of,
     take_outcome,
 )
 from clipfold.shards.source_list import ListedSource, freeze, load_source_list, reading_fields, save_source_list
 from clipfold.shards.staging import STAGING_NAME, PartReader, Staging
 from clipfold.shards.store import Store
 from clipfold.shards.summary import (
-    SKIPPED_NAME,
     SOURCES_NAME,
     ConvertSummary,
     clips_by_class,
     ignored_fields,
-    merge_clips,
     new_fields,
-    skipped_lines,
     summary_of,
 )
 from clipfold.shards.task import Job, convert_source
-from clipfold.shards.totals import ChannelSums, mean_and_std
 
 __all__ = ["SOURCES_NAME", "Conversion"]
 
@@ -133,6 +129,9 @@ class Conversion:
 
     def run(self) -> ConvertSummary:
         """Begin, go on, append, or find that nothing is left to do."""
+        codec = get_codec(self.recipe.codec, self.recipe.codec_settings)
+        if getattr(codec, "depends_on_cpu", False) and not self.allow_mixed_cpu:
+            check_one_cpu_type(self.engine.cpu_types)
         was_there = self.folder.exists()
         if self.store is None:
             check_out(self.folder)
@@ -295,6 +294,7 @@ class Conversion:
         staging.note_run()
         labels = {source.label for source in listed if source.label is not None}
         classes = self.recipe.classes.order(labels, after=base.manifest.classes if base else ())
+        cpu_types = set(base.manifest.provenance.get("cpu_types", []) if base else [])
         uploads = None if self.store is None else partial(self._upload_shard, self.store, staging, base)
         with Assembly(
             self.folder,
@@ -308,13 +308,40 @@ class Conversion:
         ) as assembly:
             if self.store is not None:
                 self._upload_rest(self.store, staging, base)
-            self._go_through(listed, found, staging, assembly)
+            self._go_through(listed, found, staging, assembly, cpu_types=cpu_types)
             if base is None and not any("num_clips" in record for record in staging.sources.values()):
                 raise nothing_converted(listed, staging.sources)
             totals = assembly.close()
-        return self._finish(listed, classes, totals, staging, base, found)
+        ended = complete(
+            listed,
+            staging.sources,
+            out=self.out,
+            folder=self.folder,
+            recipe=self.recipe,
+            classes=classes,
+            totals=totals,
+            base=base,
+            store=self.store,
+        )
+        seconds = time.monotonic() - self.start
+        return replace(
+            summary_of(self.out, ended.manifest, ended.skipped),
+            **ignored_fields(found),
+            **new_fields(self._new(ended.sources, found)),
+            num_appended=len(listed) if base is not None else 0,
+            seconds=seconds,
+            clips_per_second=self.num_new_clips / seconds,
+        )
 
-    def _go_through(self, listed: Sequence[ListedSource], found: Found, staging: Staging, assembly: Assembly) -> None:
+    def _go_through(
+        self,
+        listed: Sequence[ListedSource],
+        found: Found,
+        staging: Staging,
+        assembly: Assembly,
+        *,
+        cpu_types: set[str],
+    ) -> None:
         """Every source in order: convert it where that was not done, append its clips where they are in no shard."""
         present = {source.name: source for source in found.sources}
         needed = [source for source in listed if assembly.needs_part(source)]
@@ -339,6 +366,7 @@ class Conversion:
         outcomes = self.engine.map(convert_source, jobs.values(), limits=self.limits)
         watch = SpaceWatch(self.folder)
         num_failed = sum("reason" in record for record in staging.sources.values())
+        cpu_types |= {record["cpu_type"] for record in staging.sources.values() if "cpu_type" in record}
         with Progress("converting", total=len(needed), unit="sources", show=self.show_progress) as progress:
             for source in needed:
                 if source.number in jobs:
@@ -348,8 +376,9 @@ class Conversion:
                     record = PartReader(staging.part_path(source.number)).summary
                 else:
                     record = {"reason": "vanished", "text": "it was there when the sources were listed, now it is not"}
+                cpu_types |= {record["cpu_type"]} if "cpu_type" in record else set()
                 if not self.allow_mixed_cpu:
-                    check_cpu_types(record, staging.sources, file=source.name)
+                    check_one_cpu_type(cpu_types)
                 staging.add_source(source.number, record)
                 if "reason" in record:
                     num_failed += 1
@@ -399,89 +428,6 @@ class Conversion:
         for split, rows in staging.shards.items():
             for row in rows[staging.num_uploaded.get(split, 0) :]:
                 self._upload_shard(store, staging, base, split, row)
-
-    # ---- the end ----
-
-    def _finish(
-        self,
-        listed: Sequence[ListedSource],
-        classes: Sequence[str],
-        totals: Mapping[str, SplitTotals],
-        staging: Staging,
-        base: Base | None,
-        found: Found,
-    ) -> ConvertSummary:
-        """All shards are there: what is said about them, the manifest last."""
-        numbers = {source.number for source in listed}
-        others = [source for source in (base.sources if base else ()) if source.number not in numbers]
-        sources = sorted([*others, *listed], key=lambda source: source.number)
-        skipped = skipped_of(listed, staging.sources, before=base.skipped if base else ())
-        save_source_list(self.folder / SOURCES_NAME, sources)
-        write_whole(self.folder / SKIPPED_NAME, skipped_lines(skipped))
-        sums = self._sums(listed, staging, base)
-        mean, std = mean_and_std([sums] if sums else [], self.recipe.read.spec)
-        manifest = Manifest(
-            spec=self.recipe.read.spec,
-            codec=self.recipe.codec,
-            codec_settings=self.recipe.codec_settings,
-            classes=classes,
-            splits=totals,
-            mean=mean,
-            std=std,
-            file_sha256={
-                name: hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
-                for name in (SOURCES_NAME, SKIPPED_NAME)
-            },
-            provenance=self._provenance(listed, staging, base, sums, num_sources=len(sources)),
-        )
-        if self.store is not None:
-            tables = [shard_table_path("", split).strip("/") for split in totals]
-            self.store.put_files(self.folder, [*tables, SOURCES_NAME, SKIPPED_NAME])
-        manifest.save(self.folder)
-        if self.store is not None:
-            self.store.put_files(self.folder, [MANIFEST_NAME])
-        seconds = time.monotonic() - self.start
-        return replace(
-            summary_of(self.out, manifest, skipped),
-            **ignored_fields(found),
-            **new_fields(self._new(sources, found)),
-            num_appended=len(listed) if base is not None else 0,
-            seconds=seconds,
-            clips_per_second=self.num_new_clips / seconds,
-        )
-
-    def _sums(self, listed: Sequence[ListedSource], staging: Staging, base: Base | None) -> ChannelSums | None:
-        """Sums over all valid frames of train, in the order of the sources; those of the corpus come first."""
-        records = [staging.sources[source.number] for source in listed]
-        parts = [ChannelSums.from_json(record["sums"]) for record in records if record.get("sums")]
-        before = base.sums(self.out) if base else None
-        parts = parts if before is None else [before, *parts]
-        return sum(parts[1:], start=parts[0]) if parts else None
-
-    def _provenance(
-        self,
-        listed: Sequence[ListedSource],
-        staging: Staging,
-        base: Base | None,
-        sums: ChannelSums | None,
-        *,
-        num_sources: int,
-    ) -> dict[str, Any]:
-        records = [staging.sources[source.number] for source in listed]
-        made = [record for record in records if "num_clips" in record]
-        before = base.manifest.provenance if base else {}
-        clips = clips_by_class(zip(listed, (record.get("num_clips", 0) for record in records), strict=True))
-        cpu_types = {*before.get("cpu_types", []), *(record["cpu_type"] for record in made if "cpu_type" in record)}
-        provenance = {
-            "version": version("clipfold"),
-            "options": self.recipe.to_json(),
-            "decoders": sorted({*before.get("decoders", []), *(record["decoder"] for record in made)}),
-            "num_sources": num_sources,
-            "num_converted": before.get("num_converted", 0) + len(made),
-            "clips": merge_clips(before.get("clips", {}), clips),
-            "sums": None if sums is None else sums.to_json(),  # so that mean and std can go on when more is appended
-        }
-        return {**provenance, "cpu_types": sorted(cpu_types)} if cpu_types else provenance
 
 
 def _check_unchanged(listed: ListedSource, source: Source) -> None:

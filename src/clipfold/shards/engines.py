@@ -1,4 +1,4 @@
-"""Where a conversion's work is done: the processes of this machine, later a cluster.
+"""Where a conversion's work is done: the processes of this machine, or a Ray cluster.
 
 An engine maps a function over arguments, outcomes in order; :mod:`clipfold.shards.convert` knows no more than that.
 Another engine is a class with these members and a line in the table (or an entry point in ``clipfold.engines``).
@@ -14,7 +14,7 @@ from clipfold.worker import Limits, Outcome
 
 __all__ = ["ENGINES", "Engine", "open_engine"]
 
-ENGINES: dict[str, str] = {"local": "clipfold.pool:Pool"}
+ENGINES: dict[str, str] = {"local": "clipfold.pool:Pool", "ray": "clipfold.shards.engines_ray:RayEngine"}
 
 
 class Engine(Protocol):
@@ -22,6 +22,7 @@ class Engine(Protocol):
 
     num_workers: int
     num_workers_per_machine: int  # of those, how many share the memory of one machine
+    cpu_types: list[str]  # of all its machines
 
     def map(
         self, function: Callable[[Any], Any], arguments: Iterable[Any], *, limits: Callable[[Any], Limits] | None = None
@@ -38,7 +39,7 @@ def open_engine(name: str, *, num_workers: int | None, **options: Any) -> Engine
     """An engine by name.
 
     Args:
-        name: ``"local"``, an entry point, or ``"my_package.module:MyEngine"``.
+        name: ``"local"``, ``"ray"``, an entry point, or ``"my_package.module:MyEngine"``.
         num_workers: ``None`` leaves the number to the engine.
         **options: What else this engine takes.
 

@@ -13,8 +13,8 @@ from clipfold.worker import Outcome
 
 __all__ = [
     "changed_source",
-    "check_cpu_types",
     "check_failures",
+    "check_one_cpu_type",
     "nothing_converted",
     "reason_of",
     "skipped_of",
@@ -104,14 +104,12 @@ def check_failures(num: int, most: int | None, source: ListedSource, record: Rec
         )
 
 
-def check_cpu_types(record: Record, others: Mapping[int, Record], *, file: str) -> None:
-    """Raise ``ClipfoldError`` where a codec whose bytes depend on the CPU ran on another type than before."""
-    first = next((other["cpu_type"] for other in others.values() if "cpu_type" in other), None)
-    if first is not None and record.get("cpu_type", first) != first:
+def check_one_cpu_type(types: Iterable[str]) -> None:
+    """Raise ``ClipfoldError`` where a codec whose bytes depend on the CPU would run, or ran, on several types."""
+    if len(found := sorted(set(types))) > 1:
         raise ClipfoldError(
-            f"this codec's bytes depend on the type of the CPU, and there are two: {first} and {record['cpu_type']}",
+            f"this codec's bytes depend on the type of the CPU, and there are {len(found)}: {', '.join(found)}",
             fix="use machines of one type, or --allow-mixed-cpu (clips stay as good, but bytes are not reproducible)",
-            file=file,
         )
 
 

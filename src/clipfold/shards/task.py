@@ -17,7 +17,7 @@ from clipfold.shards.columns import Column
 from clipfold.shards.meta import sample_meta
 from clipfold.shards.staging import PartClip, write_part
 from clipfold.shards.totals import ChannelSums
-from clipfold.worker import renew_deadline
+from clipfold.worker import cpu_type, renew_deadline
 
 __all__ = ["Job", "convert_source", "probe_source"]
 
@@ -57,8 +57,8 @@ def convert_source(job: Job) -> dict[str, Any]:
     """Stage the part of one source, whole or not at all.
 
     Returns:
-        JSON values: ``num_clips``, ``decoder`` (name and version), ``sums`` (or ``None``), and ``broken_by`` where
-        only the clips before an error were kept; or ``reason`` and ``text`` where the source has to be left out; or a
+        JSON values: ``num_clips``, ``decoder`` (name and version), ``sums`` (or ``None``), ``cpu_type``
+        where the codec's bytes depend on it, and ``broken_by`` where only the clips before an error were kept; or ``reason`` and ``text`` where the source has to be left out; or a
         text as ``changed`` or ``unwritable`` where the whole conversion has to stop.
 
     Raises:
@@ -69,7 +69,10 @@ def convert_source(job: Job) -> dict[str, Any]:
     if state != (job.num_bytes, job.mtime_ns):
         return {"changed": f"{state[0]:,} bytes now, {job.num_bytes:,} when the sources were listed, or a newer time"}
     record: dict[str, Any] = {"num_clips": 0, "decoder": "", "sums": None}
-    clips = _encoded(job, get_codec(job.codec, job.codec_settings), record)
+    codec = get_codec(job.codec, job.codec_settings)
+    if getattr(codec, "depends_on_cpu", False):
+        record["cpu_type"] = cpu_type()
+    clips = _encoded(job, codec, record)
     try:
         write_part(Path(job.part), clips, record)
     except OSError as error:  # what goes wrong in reading comes as SourceError
