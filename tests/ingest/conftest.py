@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import numpy as np
@@ -121,3 +126,65 @@ def number_video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     """Each container and codec in turn: ``name``, ``source`` and ``num_frames`` of a frame-number video."""
     path = write_number_video(tmp_path_factory.mktemp(request.param), request.param, num_frames=40)
     return SimpleNamespace(name=request.param, source=_source_of(path), num_frames=40)
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """Files of a folder with ranges, ETags and listings; ``no_ranges`` and ``slow`` in a path do what they say."""
+
+    requests: ClassVar[list[tuple[str, str]]] = []
+
+    def do_GET(self) -> None:
+        self.requests.append((self.path, self.headers.get("Range", "")))
+        path = Path(self.translate_path(self.path))
+        if "slow" in self.path:
+            time.sleep(3)
+        if "broken" in self.path and self.headers.get("Range"):
+            self.send_error(403)
+            return
+        if path.is_dir() or not path.exists():
+            super().do_GET()
+            return
+        data = path.read_bytes()
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if span and "no_ranges" not in self.path:
+            start, stop = int(span[1]), min(int(span[2] or len(data)), len(data) - 1) + 1
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+            data = data[start:stop]
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def do_HEAD(self) -> None:
+        if "no_size" in self.path:
+            self.send_response(200)
+            self.end_headers()
+            return
+        super().do_HEAD()
+
+    def end_headers(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if path.is_file():
+            status = path.stat()
+            self.send_header("ETag", f'"{status.st_mtime_ns}-{status.st_size}"')
+        super().end_headers()
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """A real HTTP server: ``url`` of ``folder``, and the ``requests`` (path, range) that it got."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    _Handler.requests = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder))) as serving:
+        thread = threading.Thread(target=serving.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{serving.server_address[1]}"
+        yield SimpleNamespace(url=url, folder=folder, requests=_Handler.requests)
+        serving.shutdown()
+        thread.join()

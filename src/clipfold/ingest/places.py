@@ -99,6 +99,7 @@ class OpenPlace:
                     self._base = open(place.location, "rb", buffering=0)  # noqa: SIM115
         self.num_bytes = whole if place.num_bytes is None else place.num_bytes
         if place.offset + self.num_bytes > whole:
+            self.close()
             raise SourceError(
                 f"the tar has changed since it was listed: {whole:,} bytes, expected at least "
                 f"{place.offset + self.num_bytes:,}",
@@ -283,7 +284,7 @@ def state_of(location: str) -> tuple[int, int] | None:
         with url_errors(location):
             return stated(_tried(lambda: filesystem.info(path)))
     except SourceError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if isinstance(error.__cause__, FileNotFoundError) and _is_gone(error.__cause__):
             return None
         raise
 
@@ -309,15 +310,16 @@ def url_errors(url: str) -> Iterator[None]:
         yield
     except SourceError:
         raise
-    except FileNotFoundError as error:
-        raise SourceError("nothing is there (any more)", fix="check the address", file=url) from error
     except ImportError as error:
         raise SourceError(f"a package is missing for such URLs: {error}", file=url) from error
     except Exception as error:
-        status = getattr(error, "status", None)
-        text = f"the server answers {status}" if status else str(error) or "no answer in time"
+        if isinstance(error, FileNotFoundError) and _is_gone(error):
+            raise SourceError("nothing is there (any more)", fix="check the address", file=url) from error
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+        status = getattr(cause, "status", None)
+        text = f"the server answers {status}" if status else str(cause) or "no answer in time"
         raise SourceError(
-            f"cannot be read: {type(error).__name__}: {text}",
+            f"cannot be read: {type(cause).__name__}: {text}",
             fix="check the address, the network and the permissions; then run the same command again",
             file=url,
         ) from error
@@ -339,15 +341,28 @@ def _errors(location: str) -> Iterator[None]:
         raise SourceError(f"cannot be read: {error.strerror or error}", file=location) from error
 
 
+def _is_gone(error: FileNotFoundError) -> bool:
+    """Whether the server said so: fsspec takes a server that cannot be reached for a missing file, too."""
+    cause = error.__cause__
+    if cause is None or isinstance(cause, FileNotFoundError):
+        return True
+    status = getattr(cause, "status", None)
+    if status is not None:
+        return status in (404, 410)
+    return not isinstance(cause, OSError) and not type(cause).__module__.startswith("aiohttp")
+
+
 def _tried(ask: Callable[[], _Value]) -> _Value:
     """What ``ask`` gives; asked again where a server fails that may do better in a moment."""
     for seconds in _RETRY_SECONDS:
         try:
             return ask()
-        except (FileNotFoundError, PermissionError, ImportError, SourceError):
+        except (PermissionError, ImportError, SourceError):
             raise
         except Exception as error:
-            if 400 <= (getattr(error, "status", None) or 0) < 500:
+            is_missing = isinstance(error, FileNotFoundError)
+            status = getattr(error.__cause__ if is_missing else error, "status", None) or 0
+            if 400 <= status < 500 or (is_missing and _is_gone(error)):  # type: ignore[arg-type]
                 raise
             time.sleep(seconds)
     return ask()
