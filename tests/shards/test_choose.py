@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 
 from clipfold.clip import ClipSpec
-from clipfold.errors import ShardError, SourceError
+from clipfold.errors import ClipfoldError, ShardError, SourceError
 from clipfold.ingest.reader import ReadOptions
 from clipfold.ingest.sampling import Sampling
 from clipfold.ingest.sources import find_sources
 from clipfold.shards.choose import Measurement, choose, choose_codec, choose_codec_of_corpora
 from clipfold.shards.codecs import CODECS, get_codec
+from clipfold.shards.convert import convert
 from clipfold.shards.engines import open_engine
 from clipfold.shards.measure import Totals, read_bytes_per_second
 from clipfold.shards.reader import Corpus
+from clipfold.shards.staging import Staging
 
 
 def measured(**kilobytes_and_psnr):
@@ -219,3 +221,50 @@ def test_reading_speed(tmp_path):
     large.write_bytes(os.urandom(9 << 20))
     assert read_bytes_per_second([str(small), str(tmp_path / "missing"), "s3://bucket/x"]) is None
     assert read_bytes_per_second([str(small), str(large)]) > 0
+
+
+# ---- convert --codec auto ----
+
+
+def test_a_conversion_keeps_to_its_choice(scripted, tmp_path, monkeypatch, capsys):
+    scripted.write_sources(tmp_path / "src", scripted.good_sources(6))
+    options = {**scripted.OPTIONS, "codec": "auto", "target": "size", "num_workers": 1}
+    first = convert(tmp_path / "src", out=tmp_path / "whole", **{**options, "show_progress": True})
+    assert first.num_clips
+    assert "<- chosen" in capsys.readouterr().err
+
+    class Killed(BaseException):
+        pass
+
+    add_source = Staging.add_source
+
+    def add(self, number, record):
+        if number == 3:
+            raise Killed
+        add_source(self, number, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "add_source", add)
+        with pytest.raises(Killed):
+            convert(tmp_path / "src", out=tmp_path / "out", **options)
+    monkeypatch.setattr("clipfold.shards.convert.choose_codec", lambda *args, **kwargs: pytest.fail("measured again"))
+    convert(tmp_path / "src", out=tmp_path / "out", **options)
+    assert scripted.content(tmp_path / "out") == scripted.content(tmp_path / "whole")
+    manifest = Corpus(tmp_path / "out").manifest
+    assert manifest.provenance["options"]["chosen_for"] == {"target": "size", "min_psnr": 38.0}
+    assert manifest.codec in CODECS
+    assert convert(tmp_path / "src", out=tmp_path / "out", **options).was_finished
+    with pytest.raises(ClipfoldError, match="chosen_for"):
+        convert(tmp_path / "src", out=tmp_path / "out", **{**options, "codec": manifest.codec})
+
+
+def test_wrong_wishes_leave_nothing_behind(scripted, tmp_path):
+    scripted.write_sources(tmp_path / "src", scripted.good_sources(2))
+    for change, message in (
+        ({"target": "small"}, "target: 'small'"),
+        ({"min_psnr": 3}, "min_psnr: 3"),
+        ({"codec_settings": {"quality": 3}}, "codec 'auto' chooses the settings as well"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            convert(tmp_path / "src", out=tmp_path / "out", **{**scripted.OPTIONS, "codec": "auto", **change})
+        assert not (tmp_path / "out").exists()

@@ -255,6 +255,7 @@ def listed_corpus(make_corpus, name, labelled=True, **options):
             split="train",
             label=None,
             group=str(number),
+            columns=options.get("meta", {}),
         )
         for number in range(4)
     ]
@@ -273,6 +274,11 @@ def test_merging_fills_columns(make_corpus, tmp_path):
     ]
     assert Counter(found) == {(3.0, "x", False): 8, (1.5, "", True): 8}
     assert {type(speed) for speed, _, _ in found} == {float}
+    listed = load_source_list(tmp_path / "out/sources.jsonl")
+    assert Counter(tuple(source.columns.items()) for source in listed) == {
+        (("night", False), ("place", "x"), ("speed", 3.0)): 4,
+        (("night", True), ("place", ""), ("speed", 1.5)): 4,
+    }
     assert_fine(tmp_path / "out")
     three = listed_corpus(make_corpus, "three", meta={"speed": "fast"})
     with pytest.raises(ClipfoldError, match="do not agree about the column 'speed': int in one, str in another"):

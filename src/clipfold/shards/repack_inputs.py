@@ -15,11 +15,9 @@ from clipfold.shards.codecs import CODECS, get_codec
 from clipfold.shards.manifest import MANIFEST_NAME, Manifest
 from clipfold.shards.reader import Corpus
 from clipfold.shards.source_list import ListedSource, load_source_list
-from clipfold.shards.summary import SKIPPED_NAME, Skipped
+from clipfold.shards.summary import SKIPPED_NAME, SOURCES_NAME, Skipped
 
 __all__ = ["Input", "Selection", "open_inputs"]
-
-_SOURCES_NAME = "sources.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +112,7 @@ def _open(root: str | Path, codec: str | None) -> Input:
     corpus = Corpus(root, codec=own)
     assert corpus.codec is not None  # an unknown codec is an error now, not in the middle of the work
     try:
-        sources = load_source_list(join(root, _SOURCES_NAME))
+        sources = load_source_list(join(root, SOURCES_NAME))
         lines = read_bytes(join(root, SKIPPED_NAME)).splitlines()
         skipped = [Skipped(**json.loads(line)) for line in lines]
     except FileNotFoundError as error:

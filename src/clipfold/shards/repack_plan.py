@@ -71,7 +71,7 @@ class RepackPlan:
         skipped: All lines of the new ``skipped.jsonl``.
         classes: Names of the new classes.
         columns: For each input, what its ``.json`` members lack or have as another kind of number.
-        keeps_train: Whether the train split holds the very clips of the only input's.
+        keeps_train: Whether the train split holds the very clips of the inputs' train splits.
         num_left_out: Samples that are not kept.
         notes: What should be known.
     """
@@ -125,7 +125,7 @@ def plan_repacking(
     """
     _check_selection(inputs, selection)
     kept: list[_Kept] = []
-    num_left_out, keeps_train = 0, len(inputs) == 1 and split is None
+    num_left_out, keeps_train = 0, split is None
     for number, each in enumerate(inputs):
         of_input, left_out = _kept_of(number, each, found, selection)
         kept += of_input
@@ -135,6 +135,7 @@ def plan_repacking(
         raise ValueError(f"repack: the selection takes none of the {num_left_out:,} samples")
     numbers = _new_numbers(inputs, kept, takes_all=selection.takes_all)
     splits = _new_splits(kept, split)
+    columns = _new_columns(kinds)
     units = [
         Unit(
             listed=replace(
@@ -142,6 +143,7 @@ def plan_repacking(
                 number=numbers[each.input, each.source.number],
                 split=splits[each.input, each.source.number],
                 label=each.label,
+                columns=_filled(each.source.columns, columns[each.input]),
             ),
             input=each.input,
             rows=each.rows,
@@ -152,13 +154,14 @@ def plan_repacking(
     units.sort(key=lambda unit: unit.listed.number)
     listed = {unit.listed.number: unit.listed for unit in units}
     for (number, old), new in numbers.items():
-        listed.setdefault(new, replace(inputs[number].sources[old], number=new))
+        source = inputs[number].sources[old]
+        listed.setdefault(new, replace(source, number=new, columns=_filled(source.columns, columns[number])))
     return RepackPlan(
         units=units,
         listed=[listed[number] for number in sorted(listed)],
         skipped=_new_skipped(inputs, numbers),
         classes=_new_classes(inputs, selection),
-        columns=_new_columns(kinds),
+        columns=columns,
         keeps_train=keeps_train,
         num_left_out=num_left_out,
         notes=_torn_groups(units),
@@ -325,6 +328,12 @@ def _new_columns(kinds: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
             )
         columns.append({name: _DEFAULTS[together[name]] for name in lacks})
     return columns
+
+
+def _filled(own: Mapping[str, Any], lacks: Mapping[str, Any]) -> dict[str, Any]:
+    """A source's columns with those that it lacks, and numbers of the type that the others have."""
+    filled = {name: float(value) if isinstance(lacks.get(name), float) else value for name, value in own.items()}
+    return {name: filled.get(name, lacks.get(name)) for name in sorted({*own, *lacks})}
 
 
 def _torn_groups(units: Sequence[Unit]) -> list[str]:

@@ -19,7 +19,6 @@ from clipfold.progress import Progress
 from clipfold.shards.assembly import Assembly, Part
 from clipfold.shards.choose import Target, choose_codec_of_corpora, earlier_choice
 from clipfold.shards.codecs import get_codec
-from clipfold.shards.conversion import SOURCES_NAME
 from clipfold.shards.engines import Engine
 from clipfold.shards.manifest import MANIFEST_NAME, Manifest, SplitTotals
 from clipfold.shards.output import check_out, plain_disk_errors
@@ -31,7 +30,7 @@ from clipfold.shards.repack_summary import RepackSummary, clips_of, loss_notes, 
 from clipfold.shards.repack_task import ClipsJob, CopiedPart, repack_clips
 from clipfold.shards.source_list import ListedSource, save_source_list
 from clipfold.shards.staging import STAGING_NAME, PartReader, Staging
-from clipfold.shards.summary import SKIPPED_NAME, size_text
+from clipfold.shards.summary import SKIPPED_NAME, SOURCES_NAME, size_text
 from clipfold.shards.totals import ChannelSums, mean_and_std
 from clipfold.worker import Limits, Outcome
 
@@ -39,6 +38,9 @@ __all__ = ["RepackOptions", "RepackRun"]
 
 _DEADLINE_SECONDS = 300.0  # from one clip, or one member of a shard, to the next
 _OVERHEAD_BYTES = 2560  # of a clip in a tar
+
+
+Statistics = tuple[Sequence[float], Sequence[float], ChannelSums | None]  # mean, standard deviation, and their sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +226,32 @@ class RepackRun:
         return number not in staged
 
     def _wants_sums(self, unit: Unit, planned: RepackPlan) -> bool:
-        return unit.listed.split == "train" and not planned.keeps_train
+        return unit.listed.split == "train" and self._kept_statistics(planned) is None
+
+    def _kept_statistics(
+        self, planned: RepackPlan
+    ) -> tuple[Sequence[float], Sequence[float], ChannelSums | None] | None:
+        """Mean, standard deviation and sums of the train split where the inputs' own say them; else ``None``."""
+        if not planned.keeps_train:
+            return None
+        train = [each for each in self.inputs if "train" in each.corpus.splits]
+        known: list[Any] = [each.manifest.provenance.get("sums") for each in train]
+        if len(self.inputs) == 1:
+            manifest = self.inputs[0].manifest
+            return manifest.mean, manifest.std, ChannelSums.from_json(known[0]) if known and known[0] else None
+        if not known or None in known:
+            return None
+        parts = [ChannelSums.from_json(each) for each in known]
+        total = sum(parts[1:], start=parts[0])
+        return *mean_and_std([total], self.spec), total
+
+    def _statistics(self, planned: RepackPlan, staging: Staging) -> Statistics:
+        if kept := self._kept_statistics(planned):
+            return kept
+        found = [staging.sources[unit.listed.number]["sums"] for unit in planned.units]
+        parts = [ChannelSums.from_json(each) for each in found if each]
+        total = sum(parts[1:], start=parts[0]) if parts else None
+        return *mean_and_std([total] if total else [], self.spec), total
 
     def _job(self, unit: Unit, planned: RepackPlan, staging: Staging) -> ClipsJob:
         manifest = self.inputs[unit.input].manifest
@@ -265,11 +292,7 @@ class RepackRun:
         """All shards are there: what is said about them, the manifest last."""
         lines = "".join(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in planned.skipped)
         write_whole(self.out / SKIPPED_NAME, lines)
-        mean, std = list(self.inputs[0].manifest.mean), list(self.inputs[0].manifest.std)
-        if not planned.keeps_train:
-            sums = [staging.sources[unit.listed.number]["sums"] for unit in planned.units]
-            mean, std = mean_and_std((ChannelSums.from_json(each) for each in sums if each), self.spec)
-        copied = sum(len(unit.rows) for unit in planned.units if self._is_copied(unit))
+        mean, std, sums = self._statistics(planned, staging)
         manifest = Manifest(
             spec=self.spec,
             codec=self.codec,
@@ -282,24 +305,34 @@ class RepackRun:
                 name: hashlib.sha256((self.out / name).read_bytes()).hexdigest()
                 for name in (SOURCES_NAME, SKIPPED_NAME)
             },
-            provenance={
-                "version": version("clipfold"),
-                "options": self._options(options),
-                "made_from": [origin(each) for each in self.inputs],
-                "decoders": sorted(
-                    {name for each in self.inputs for name in each.manifest.provenance.get("decoders", [])}
-                ),
-                "num_sources": len(planned.listed),
-                "num_converted": len(planned.units),
-                "num_copied": copied,
-                "num_left_out": planned.num_left_out,
-                "clips": clips_of(planned.units),
-                "notes": [*loss_notes(self.inputs, self.codec, self.settings), *planned.notes],
-            },
+            provenance=self._provenance(planned, options, sums),
         )
         manifest.save(self.out)
         staging.remove()
         return self._summary(manifest, was_finished=False)
+
+    def _provenance(self, planned: RepackPlan, options: RepackOptions, sums: ChannelSums | None) -> dict[str, Any]:
+        before = [each.manifest.provenance for each in self.inputs]
+        num_copied = sum(len(unit.rows) for unit in planned.units if self._is_copied(unit))
+        cpu_types: set[str] = set()  # that the clips' bytes depend on
+        if num_copied:
+            cpu_types.update(name for each in before for name in each.get("cpu_types", []))
+        if getattr(get_codec(self.codec, self.settings), "depends_on_cpu", False):
+            cpu_types.update(getattr(self.engine, "cpu_types", []))
+        provenance = {
+            "version": version("clipfold"),
+            "options": self._options(options),
+            "made_from": [origin(each) for each in self.inputs],
+            "decoders": sorted({name for each in before for name in each.get("decoders", [])}),
+            "num_sources": len(planned.listed),
+            "num_converted": len(planned.units),
+            "num_copied": num_copied,
+            "num_left_out": planned.num_left_out,
+            "clips": clips_of(planned.units),
+            "sums": None if sums is None else sums.to_json(),
+            "notes": [*loss_notes(self.inputs, self.codec, self.settings), *planned.notes],
+        }
+        return {**provenance, "cpu_types": sorted(cpu_types)} if cpu_types else provenance
 
     def _summary(self, manifest: Manifest, *, was_finished: bool) -> RepackSummary:
         made = manifest.provenance
