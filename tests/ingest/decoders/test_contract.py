@@ -27,12 +27,20 @@ def check_contract(decoder: Decoder, num_frames: int, made: SimpleNamespace) -> 
     assert decoder.defect is None
     assert decoder.name in DECODERS
     assert decoder.version
+    times = decoder.times_seconds()
+    if times is not None:
+        assert times.dtype == np.float64
+        assert len(times) == num_frames
+        assert times[0] == 0
+        assert (np.diff(times) > 0).all()
     frames = list(decoder.read(range(num_frames), RESIZE))
     assert [made.read_number(frame) for frame in frames] == list(range(num_frames))
     assert all(frame.shape == (16, 96, 3) and frame.dtype == np.uint8 for frame in frames)
     some = [0, 3, 4, num_frames - 1]
     assert [made.read_number(frame) for frame in decoder.read(some, RESIZE)] == some
+    assert [made.read_number(frame) for frame in decoder.read(some[1:3], RESIZE, whole=False)] == some[1:3]
     assert list(decoder.read([], RESIZE)) == []
+    assert list(decoder.read([], RESIZE, whole=False)) == []
     for wanted in ([num_frames - 1, 0, 17, 17, 5], [30, 31, 12], [num_frames - 1], []):
         got = decoder.get_frames_at(wanted, RESIZE)
         assert got.shape == (len(wanted), 16, 96, 3)
@@ -60,15 +68,19 @@ def animation(path: Path, made: SimpleNamespace, **options: Any) -> Source:
     return find_sources(path).sources[0]
 
 
-@pytest.mark.parametrize("decoder", ["auto", "pyav", "decord"])
+@pytest.mark.parametrize("decoder", ["auto", "pyav", "decord", "torchcodec"])
 def test_videos(number_video: SimpleNamespace, made: SimpleNamespace, decoder: str, skip_without: Any) -> None:
-    if decoder == "decord" and find_spec("decord") is None:
-        skip_without("decord", "decord is not installed")
-    opened = open_source(number_video.source, decoder)
-    if decoder != "decord":
+    if decoder in ("decord", "torchcodec") and find_spec(decoder) is None:
+        skip_without(decoder, f"{decoder} is not installed")
+    try:
+        opened = open_source(number_video.source, decoder)
+    except PluginError as error:
+        skip_without(decoder, error.what)
+        raise
+    if decoder in ("auto", "pyav"):
         assert opened.name == "pyav"
-    if number_video.name in ("mp4-bframes", "mkv-open-gop") and decoder == "decord":
-        assert opened.name == "decord"
+    elif number_video.name in ("mp4-bframes", "mkv-open-gop"):
+        assert opened.name == decoder
     if number_video.name.split("-")[0] in ("avi", "ts", "mpg", "flv", "gif", "apng"):
         assert opened.name == "pyav"
     assert opened.fps in (25.0, 0.0)

@@ -35,6 +35,10 @@ more or fewer frames       an error: what was announced has to be delivered
 no video stream, empty     an error
 behind a URL, in a tar     PyAV (range reads), torchcodec where it may; decord never
 =========================  ==========================================================================================
+
+Decoders agree on every frame. Their pixels agree in luma to 40 dB and better (41.7 to 48.9 on real files at 16x701). In
+colour decord and torchcodec repeat subsampled chroma, where PyAV's frames have it interpolated: 38 to 45 dB on camera
+pictures, down to 26 dB on drawn pictures with hard colour edges.
 """
 
 from __future__ import annotations

@@ -80,7 +80,9 @@ class ArrayDecoder:
         shape = dict(zip(self._order, self._array.shape, strict=True))
         self.height, self.width = shape["H"], shape["W"]
         self.channels = int(shape.get("C", 1))
-        self.dtype: Dtype = "float32" if self._array.dtype.kind == "f" else cast(Dtype, self._array.dtype.name)
+        self.dtype: Dtype = (
+            "float32" if self._array.dtype.kind == "f" else cast(Dtype, str(self._array.dtype.newbyteorder("=")))
+        )
 
     def __len__(self) -> int:
         return int(self._array.shape[0])
@@ -144,7 +146,7 @@ class ArrayDecoder:
         return _RemoteArray(self._open_place, header)
 
     def _checked(self, axes: Axes) -> str:
-        shape, dtype = self._array.shape, self._array.dtype
+        shape, dtype = self._array.shape, self._array.dtype.newbyteorder("=")
         if (dtype not in (np.uint8, np.uint16) and dtype.kind != "f") or dtype.itemsize > 8:
             raise DecodeError(
                 f"an array of {dtype}, expected uint8, uint16 or float",
