@@ -54,7 +54,7 @@ def test_the_demo_learns_what_a_single_frame_does_not_tell(tmp_path: Path, monke
 def test_own_media_take_the_same_road(tmp_path: Path) -> None:
     media = make_media(tmp_path / "own", num_sources=16, seed=5, num_workers=2)
     first = run_demo(tmp_path / "out", media=media, epochs=1, show_progress=False)
-    assert (first.num_train_clips, first.num_test_clips) == (8, 8)
+    assert first.num_train_clips + first.num_test_clips == 16
     assert first.classes == sorted(CLASSES)
     again = run_demo(tmp_path / "out", media=media, epochs=1, show_progress=False)  # nothing is done twice
     assert again.top1 == first.top1

@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _interruptible():
             return _run(words[0], words[1:])
+    except SystemExit as stop:  # --help, or flags that cannot be parsed: tyro has said why
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -192,7 +192,7 @@ def _num_clips(corpus: Corpus, split: str) -> int:
 
 def _epochs(num_clips: int) -> int:
     """About as many steps for a few clips as for a few hundred, at most 60 epochs."""
-    return max(4, min(60, 12 * 320 // num_clips))
+    return max(4, min(60, 9 * 320 // num_clips))
 
 
 @contextmanager
