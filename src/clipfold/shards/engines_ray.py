@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +39,7 @@ __all__ = ["RayEngine"]
 _AHEAD_PER_WORKER = 4
 _MOST_LOSSES = 20  # of one task, with the nodes or workers that it ran on
 _PROBE_SECONDS = 120.0
+_CONNECT_SECONDS = 10.0
 
 
 class RayEngine:
@@ -72,8 +74,9 @@ class RayEngine:
     def _connect(self, address: str | None) -> None:
         address = address or os.environ.get("RAY_ADDRESS") or "auto"
         try:
+            _check_listens(address)
             self._ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ClipfoldError(
                 f"no Ray cluster at {address!r}: {error}",
                 fix="start one (`ray start --head`), name it with --ray-address, or work without (--engine local)",
@@ -206,6 +209,13 @@ def _call(function: Callable[[Any], Any], argument: Any, limits: Limits, mark: s
 def _describe_node() -> tuple[str, str]:
     """Version of clipfold, type of the CPU."""
     return version("clipfold"), cpu_type()
+
+
+def _check_listens(address: str) -> None:
+    """Raise ``OSError`` where nobody answers at ``host:port``: Ray itself would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _import_ray() -> Any:

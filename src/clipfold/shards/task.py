@@ -57,9 +57,10 @@ def convert_source(job: Job) -> dict[str, Any]:
     """Stage the part of one source, whole or not at all.
 
     Returns:
-        JSON values: ``num_clips``, ``decoder`` (name and version), ``sums`` (or ``None``), ``cpu_type``
-        where the codec's bytes depend on it, and ``broken_by`` where only the clips before an error were kept; or ``reason`` and ``text`` where the source has to be left out; or a
-        text as ``changed`` or ``unwritable`` where the whole conversion has to stop.
+        JSON values: ``num_clips``, ``decoder`` (name and version), ``sums`` (or ``None``), ``cpu_type`` where the
+        codec's bytes depend on it, and ``broken_by`` where only the clips before an error were kept; or ``reason`` and
+        ``text`` where the source has to be left out; or a text as ``changed`` or ``unwritable`` where the whole
+        conversion has to stop.
 
     Raises:
         ClipfoldError: It cannot be read or decoded.
