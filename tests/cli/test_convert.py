@@ -80,9 +80,7 @@ def test_an_empty_folder(tmp_path, capsys):
 
 
 def test_help_lists_the_flags(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["convert", "--help"])
-    assert stopped.value.code == 0
+    assert main(["convert", "--help"]) == 0
     text = capsys.readouterr().out
     for flag in ("--out", "--codec", "--split", "--shard-bytes", "--num-workers", "--on-error", "--dry-run", "--json"):
         assert flag in text
@@ -98,3 +96,17 @@ def test_sizes():
     for wrong in ("", "GB", "1XB", "-1MB", "1 2"):
         with pytest.raises(ValueError, match="expected one like 512MB"):
             parse_size(wrong)
+
+
+def test_a_table_beside_other_files(root, tmp_path, capsys):
+    """Names, and so the order and every byte, do not depend on where the files lie."""
+    (tmp_path / "t.csv").write_text("path,label\na/seq0,x\nb/seq3,y\n")
+    out = tmp_path / "out"
+    words = ["convert", str(tmp_path / "t.csv"), "--out", str(out), *SIZES]
+    assert main(words) == 1
+    assert "row 2: no such file or folder" in capsys.readouterr().err
+    assert main([*words, "--media-root", str(root)]) == 0
+    assert Corpus(out).classes == ["x", "y"]
+    assert {json.loads(line)["name"] for line in (out / "sources.jsonl").open()} == {"a/seq0", "b/seq3"}
+    assert main(["convert", str(root), "--out", str(tmp_path / "no"), *SIZES, "--media-root", str(root)]) == 2
+    assert "is none" in capsys.readouterr().err
