@@ -9,6 +9,7 @@ both; what is made is made in local files, which :func:`upload` takes behind a U
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -95,9 +96,13 @@ def open_bytes(location: Location) -> IO[bytes]:
     """
     if not is_url(location):
         return open(location, "rb")
+    from fsspec.spec import AbstractBufferedFile
+
     filesystem, path = _filesystem(location)
-    file: IO[bytes] = filesystem.open(path, "rb")
-    return file
+    file: Any = filesystem.open(path, "rb")
+    # fsspec's own class has a readline() that takes no size
+    opened: IO[bytes] = io.BufferedReader(file) if isinstance(file, AbstractBufferedFile) else file
+    return opened
 
 
 def read_json(location: Location) -> Any:

@@ -107,7 +107,7 @@ def test_no_cluster_and_no_ray(skip_without, monkeypatch):
     if importlib.util.find_spec("ray") is None:
         skip_without("ray", "ray is not installed")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ClipfoldError, match="no Ray cluster at '127.0.0.1:1'"):
+    with pytest.raises(ClipfoldError, match=r"no Ray cluster at '127\.0\.0\.1:1'"):
         open_engine("ray", num_workers=1, address="127.0.0.1:1")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClipfoldError, match=r"needs the package ray(.|\n)*clipfold\[ray\]"):
