@@ -36,6 +36,9 @@ class Convert:
     """Folder of the corpus: new, empty, or left by the same command. Or a URL such as s3://bucket/corpus: finished
     shards go there one by one, the manifest last."""
 
+    media_root: str | None = None
+    """Where SRC is a table: what its relative paths start from, in place of its own folder."""
+
     staging: str | None = None
     """With a URL: local folder for what is under way; one in the user's cache by default."""
 
@@ -164,6 +167,7 @@ class Convert:
             summary = convert(
                 self.src,
                 out=self.out,
+                media_root=self.media_root,
                 staging=self.staging,
                 spec=ClipSpec(
                     num_frames=self.num_frames,

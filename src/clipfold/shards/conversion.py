@@ -55,6 +55,7 @@ class Conversion:
 
     Args:
         root: Where the sources are.
+        media_root: Of a table: what its relative paths start from; ``None`` is its folder.
         out: The corpus folder, or its URL.
         folder: Where shards are made: ``out`` itself, or a local folder where that is a URL.
         recipe: The options that decide about bytes.
@@ -73,6 +74,7 @@ class Conversion:
         self,
         *,
         root: Location,
+        media_root: Location | None,
         out: str,
         folder: Path,
         recipe: Recipe,
@@ -86,7 +88,8 @@ class Conversion:
         memory: int | None,
         show_progress: bool,
     ) -> None:
-        self.root, self.out, self.folder, self.recipe, self.engine = root, out, folder, recipe, engine
+        self.root, self.media_root = root, media_root
+        self.out, self.folder, self.recipe, self.engine = out, folder, recipe, engine
         self.stops, self.max_failures = stops, max_failures
         self.retry_skipped, self.append, self.allow_mixed_cpu = retry_skipped, append, allow_mixed_cpu
         self.show_progress = show_progress
@@ -234,7 +237,13 @@ class Conversion:
     def _find(self, *, limit: int | None) -> Found:
         """What is there now, under the classes of the corpus; looked for once."""
         if limit not in self._found:
-            found = find_sources(self.root, include=self.recipe.include, exclude=self.recipe.exclude, limit=limit)
+            found = find_sources(
+                self.root,
+                include=self.recipe.include,
+                exclude=self.recipe.exclude,
+                limit=limit,
+                media_root=self.media_root,
+            )
             self._found[limit] = self.recipe.classes.apply(found)
         return self._found[limit]
 

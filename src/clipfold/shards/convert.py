@@ -61,6 +61,7 @@ def convert(
     num_workers: int | None = None,
     classes: ClassMap | str | Path | None = None,
     append: bool = False,
+    media_root: str | Path | None = None,
     staging: str | Path | None = None,
     on_error: Literal["skip", "raise"] = "skip",
     max_failures: int | None = None,
@@ -105,6 +106,7 @@ def convert(
             :mod:`clipfold.shards.class_map`. Decides about bytes too.
         append: Convert what is new into a finished corpus: new sources get numbers, shards and classes behind the old
             ones, whose shards stay as they are. Without it, new sources are named in the summary and left alone.
+        media_root: Where ``source_root`` is a table: what its relative paths start from, in place of its own folder.
         staging: With a URL: local folder for what is under way; ``None`` is one in the user's cache.
         num_workers: Processes that decode; ``None`` is one per CPU core.
         on_error: What to do with a source that cannot be read: leave it out, or stop. A source that changed since the
@@ -167,7 +169,9 @@ def convert(
             if found is None:
                 if not is_url(out):
                     check_out(folder)
-                sources = find_sources(source_root, include=include, exclude=exclude, limit=limit)
+                sources = find_sources(
+                    source_root, include=include, exclude=exclude, limit=limit, media_root=media_root
+                )
                 found = _choose(
                     class_map.apply(sources), read, workers, target, min_psnr, deadline_seconds, show_progress
                 )
@@ -187,6 +191,7 @@ def convert(
         )
         conversion = Conversion(
             root=source_root,
+            media_root=media_root,
             out=str(out),
             folder=folder,
             recipe=recipe,
