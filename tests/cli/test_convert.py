@@ -107,6 +107,9 @@ def test_a_table_beside_other_files(root, tmp_path, capsys):
     assert "row 2: no such file or folder" in capsys.readouterr().err
     assert main([*words, "--media-root", str(root)]) == 0
     assert Corpus(out).classes == ["x", "y"]
-    assert {json.loads(line)["name"] for line in (out / "sources.jsonl").open()} == {"a/seq0", "b/seq3"}
+    assert {json.loads(line)["name"] for line in (out / "sources.jsonl").read_text().splitlines()} == {
+        "a/seq0",
+        "b/seq3",
+    }
     assert main(["convert", str(root), "--out", str(tmp_path / "no"), *SIZES, "--media-root", str(root)]) == 2
     assert "is none" in capsys.readouterr().err
