@@ -7,6 +7,7 @@ which makes workers start slowly, and needs FFmpeg's shared libraries (4 to 8) o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -130,7 +131,9 @@ class TorchcodecDecoder:
                     yield pixels
                     place += 1
         except (RuntimeError, IndexError, ValueError, OSError) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            # without the function and the build path that it puts in front
+            text = re.sub(r"^\w+, \S+\.cpp:\d+, ", "", str(error).strip())
+            lines = text.splitlines()
             raise DecodeError(
                 f"cannot be decoded by torchcodec: {lines[0] if lines else type(error).__name__}",
                 fix="read it with --decoder pyav",
