@@ -5,10 +5,10 @@ and ``torch.export`` see one opaque step that keeps the bytes and no floats. The
 modules in ``KERNELS``; each has the same two functions::
 
     reduce(pixels_BSCHW, weights_BKSC, bias_BK) -> maps_BKHW
-    reduce_grad(pixels_BSCHW, grad_maps_BKHW) -> grad_weights_BKSC
+    reduce_grad(pixels_BSCHW, grad_maps_BKHW) -> grad_weights_BKSC, grad_bias_BK
 
-``reference`` (plain torch) is the definition, the fallback and what runs on CPU. ``CLIPFOLD_KERNEL`` forces one by
-name; otherwise the first of ``KERNELS`` whose ``supports(device)`` holds is taken.
+``reference`` (plain torch) is the definition, the fallback and what runs on CPU; ``triton`` runs on NVIDIA GPUs.
+``CLIPFOLD_KERNEL`` forces one by name; otherwise the first of ``KERNELS`` whose ``supports(device)`` holds is taken.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 __all__ = ["KERNELS", "choose", "reduce"]
 
 KERNELS: dict[str, str] = {
+    "triton": "clipfold.models.kernels.triton",
     "reference": "clipfold.models.kernels.reference",
 }
 
@@ -116,10 +117,10 @@ def _reduce_op(pixels_BSCHW: torch.Tensor, weights_BKSC: torch.Tensor, bias_BK: 
 
 
 @torch.library.custom_op("clipfold::reduce_grad", mutates_args=())
-def _reduce_grad_op(pixels_BSCHW: torch.Tensor, grad_maps_BKHW: torch.Tensor) -> torch.Tensor:
+def _reduce_grad_op(pixels_BSCHW: torch.Tensor, grad_maps_BKHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.autocast(pixels_BSCHW.device.type, enabled=False):
-        grad: torch.Tensor = _module(choose(pixels_BSCHW.device)).reduce_grad(pixels_BSCHW, grad_maps_BKHW)
-        return grad
+        grad_weights, grad_bias = _module(choose(pixels_BSCHW.device)).reduce_grad(pixels_BSCHW, grad_maps_BKHW)
+        return grad_weights, grad_bias
 
 
 @_reduce_op.register_fake
@@ -129,9 +130,10 @@ def _(pixels_BSCHW: torch.Tensor, weights_BKSC: torch.Tensor, bias_BK: torch.Ten
 
 
 @_reduce_grad_op.register_fake
-def _(pixels_BSCHW: torch.Tensor, grad_maps_BKHW: torch.Tensor) -> torch.Tensor:
+def _(pixels_BSCHW: torch.Tensor, grad_maps_BKHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     B, S, C = pixels_BSCHW.shape[:3]
-    return grad_maps_BKHW.new_empty((B, grad_maps_BKHW.shape[1], S, C))
+    K = grad_maps_BKHW.shape[1]
+    return grad_maps_BKHW.new_empty((B, K, S, C)), grad_maps_BKHW.new_empty((B, K))
 
 
 def _keep(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -146,13 +148,13 @@ def _backward(ctx: Any, grad_maps_BKHW: torch.Tensor) -> tuple[None, torch.Tenso
     (pixels_BSCHW,) = ctx.saved_tensors
     grad_weights = grad_bias = None
     if ctx.needs_input_grad[1]:
-        grad_weights = _reduce_grad_op(pixels_BSCHW, grad_maps_BKHW)
+        grad_weights, grad_bias = _reduce_grad_op(pixels_BSCHW, grad_maps_BKHW)
         if ctx.num_weights == 1:
             grad_weights = grad_weights.sum(0, keepdim=True)
-    if ctx.needs_input_grad[2]:
+    elif ctx.needs_input_grad[2]:
         grad_bias = grad_maps_BKHW.sum((2, 3))
-        if ctx.num_biases == 1:
-            grad_bias = grad_bias.sum(0, keepdim=True)
+    if grad_bias is not None and ctx.num_biases == 1:
+        grad_bias = grad_bias.sum(0, keepdim=True)
     return None, grad_weights, grad_bias
 
 

@@ -34,8 +34,8 @@ def reduce(pixels_BSCHW: torch.Tensor, weights_BKSC: torch.Tensor, bias_BK: torc
     return maps_BKP.view(B, K, H, W)
 
 
-def reduce_grad(pixels_BSCHW: torch.Tensor, grad_maps_BKHW: torch.Tensor) -> torch.Tensor:
-    """The gradient of :func:`reduce` for the weights of each clip: ``grad[b,k,s,c] = <grad_maps[b,k], pixels[b,s,c]>``.
+def reduce_grad(pixels_BSCHW: torch.Tensor, grad_maps_BKHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of :func:`reduce` for weights, ``grad[b,k,s,c] = <grad_maps[b,k], pixels[b,s,c]>``, and bias.
 
     Args:
         pixels_BSCHW: As for :func:`reduce`.
@@ -43,6 +43,7 @@ def reduce_grad(pixels_BSCHW: torch.Tensor, grad_maps_BKHW: torch.Tensor) -> tor
 
     Returns:
         grad_weights_BKSC: (B, K, S, C) of the maps' dtype; the caller sums it where weights are shared.
+        grad_bias_BK: (B, K), the same way.
     """
     B, S, C = pixels_BSCHW.shape[:3]
     grad_BKP = grad_maps_BKHW.flatten(2)
@@ -50,7 +51,7 @@ def reduce_grad(pixels_BSCHW: torch.Tensor, grad_maps_BKHW: torch.Tensor) -> tor
     for clips, frames, tile_NRP in _tiles(pixels_BSCHW, grad_BKP.dtype):
         product_NKR = torch.bmm(grad_BKP[clips], tile_NRP.transpose(1, 2))
         grad_BKSC[clips, :, frames] = product_NKR.view(*product_NKR.shape[:2], -1, C)
-    return grad_BKSC
+    return grad_BKSC, grad_BKP.sum(2)
 
 
 def _tiles(pixels_BSCHW: torch.Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, slice, torch.Tensor]]:
