@@ -144,6 +144,8 @@ class ClipBatch:
             random draws hash (seed, position, place in the chain, counter).
         keys: B sample keys; ``""`` in padded slots.
         epoch: Epoch of the batch's first slot.
+        meta: What each sample's ``.json`` says, the user's own columns included, ``{}`` in slots that are not valid;
+            ``None`` unless the stream was asked for it.
     """
 
     pixels_BSCHW: torch.Tensor
@@ -153,6 +155,7 @@ class ClipBatch:
     positions: torch.Tensor
     keys: Sequence[str]
     epoch: int = 0
+    meta: Sequence[Mapping[str, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -168,5 +171,8 @@ class ClipBatch:
     def _map(self, change: Any) -> ClipBatch:
         names = ("pixels_BSCHW", "labels", "valid", "num_valid_frames", "positions")
         return ClipBatch(
-            **{name: change(getattr(self, name)) for name in names}, keys=list(self.keys), epoch=self.epoch
+            **{name: change(getattr(self, name)) for name in names},
+            keys=list(self.keys),
+            epoch=self.epoch,
+            meta=None if self.meta is None else list(self.meta),
         )

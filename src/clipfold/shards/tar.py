@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from clipfold.errors import ShardError
 
-__all__ = ["BLOCK_BYTES", "TarMember", "iter_members", "padded", "tar_size"]
+__all__ = ["BLOCK_BYTES", "TarMember", "find_member", "iter_members", "padded", "tar_size"]
 
 BLOCK_BYTES = 512
 _RECORD_BYTES = tarfile.RECORDSIZE
@@ -89,6 +89,24 @@ class _Data:
             raise ShardError("tar ends in the middle of a member", fix=_FIX)
         self.left -= wanted
         return data
+
+
+def find_member(piece: bytes, name: str) -> bytes:
+    """The data of one member in a piece of a tar that starts at a header.
+
+    Raises:
+        ShardError: It is not in there, or a header before it is damaged.
+    """
+    position = 0
+    while position + BLOCK_BYTES <= len(piece):
+        header = piece[position : position + BLOCK_BYTES]
+        if header == bytes(BLOCK_BYTES):
+            break
+        member = _parse_header(header, position + BLOCK_BYTES, len(piece))
+        if member.name == name:
+            return piece[member.offset : member.offset + member.size]
+        position += BLOCK_BYTES + padded(member.size)
+    raise ShardError(f"tar member {name!r} is not where it should be", fix=_FIX)
 
 
 def _parse_header(header: bytes, position: int, num_bytes: int) -> TarMember:

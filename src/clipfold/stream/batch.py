@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from clipfold.clip import ClipBatch, ClipSpec
 from clipfold.shards.codecs import Layout, slot_shape
 from clipfold.shards.index import sample_key
 
-__all__ = ["HostBatch", "clip_batch", "empty_tensors"]
+__all__ = ["HostBatch", "Meta", "clip_batch", "empty_tensors"]
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # pixels as they lie, int64 (3, B), bool (B,)
+Meta = list[Mapping[str, Any]] | None
 _LABEL, _NUM_VALID_FRAMES, _POSITION = range(3)
 
 
@@ -30,7 +32,7 @@ def empty_tensors(
     )
 
 
-def clip_batch(tensors: Tensors, layout: Layout, keys: list[str], epoch: int) -> ClipBatch:
+def clip_batch(tensors: Tensors, layout: Layout, keys: list[str], epoch: int, meta: Meta) -> ClipBatch:
     """The batch that shows these tensors; ``pixels_BSCHW`` is a permuted view where the channels lie last."""
     pixels, numbers, valid = tensors
     return ClipBatch(
@@ -41,6 +43,7 @@ def clip_batch(tensors: Tensors, layout: Layout, keys: list[str], epoch: int) ->
         positions=numbers[_POSITION],
         keys=keys,
         epoch=epoch,
+        meta=meta,
     )
 
 
@@ -52,15 +55,19 @@ class HostBatch:
         spec: Of the clips.
         layout: Of the codec.
         pinned: Whether the memory is page-locked, so that copies to a GPU run beside everything else.
+        has_meta: Whether there is room for what each sample's ``.json`` says.
     """
 
-    def __init__(self, batch_size: int, spec: ClipSpec, layout: Layout, *, pinned: bool) -> None:
+    def __init__(
+        self, batch_size: int, spec: ClipSpec, layout: Layout, *, pinned: bool, has_meta: bool = False
+    ) -> None:
         self.layout = layout
         self.tensors = empty_tensors(batch_size, spec, layout, pinned=pinned)
         pixels, numbers, valid = (tensor.numpy() for tensor in self.tensors)
         self.slots: list[NDArray[Any]] = list(pixels)
         self.slot_bytes = [row.data for row in pixels.view(np.uint8).reshape(batch_size, -1)]
         self.keys = [""] * batch_size
+        self.meta: Meta = [{}] * batch_size if has_meta else None
         self.copied: torch.cuda.Event | None = None  # set while a copy to a device may still read from here
         self._numbers, self._valid = numbers, valid
 
@@ -70,6 +77,7 @@ class HostBatch:
             self.copied.synchronize()
             self.copied = None
         self.keys = [""] * len(positions)  # a new list: the old one was handed out
+        self.meta = None if self.meta is None else [{}] * len(positions)
         self._numbers[:] = 0
         self._numbers[_POSITION] = positions
         self._valid[:] = positions >= 0
@@ -87,7 +95,9 @@ class HostBatch:
         """Take a slot out of the count: zeros, not valid; position, label and key stay where they are known."""
         self.slots[slot].fill(0)
         self._valid[slot] = False
+        if self.meta is not None:
+            self.meta[slot] = {}
 
     def batch(self, epoch: int) -> ClipBatch:
         """What is handed out where nothing has to be copied."""
-        return clip_batch(self.tensors, self.layout, self.keys, epoch)
+        return clip_batch(self.tensors, self.layout, self.keys, epoch, self.meta)

@@ -7,6 +7,7 @@ all of which let other threads run.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from clipfold.errors import ClipfoldError, DecodeError, ShardError
 from clipfold.files import is_url
 from clipfold.shards.index import INDEX_DTYPE
+from clipfold.shards.tar import find_member
 from clipfold.stream.batch import HostBatch
 from clipfold.stream.faults import Fault, Ledger, with_place
 from clipfold.stream.plan import Plan
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Filler", "Piece", "StageTimes"]
 
+_MAX_AROUND_BYTES = 1 << 22  # a .json, a .cls, their headers: a writer keeps a .json below 1 MiB
 _MAX_ATTEMPTS = 100  # substitutes of one slot; that all fail means that hardly any of the corpus is readable
 _FAILED_BEFORE = "this attempt failed before the run was resumed, so it is not made again"
 _DAMAGED = "the shard is damaged; copy it again, or run the same `clipfold convert` command again"
@@ -74,6 +77,7 @@ class _Sample:
     offset: int
     size: int
     xxh3: int
+    around: tuple[int, int] = (0, 0)  # where its small members are, where they are wanted
 
     @property
     def place(self) -> dict[str, Any]:
@@ -92,6 +96,7 @@ class Filler:
         verify_checksums: Whether every sample's hash is compared with the index.
         on_error: ``"raise"``, ``"substitute"`` another sample, or mark the clip ``"invalid"``.
         ledger: Faults known from before.
+        reads_meta: Whether each sample's ``.json`` is read as well.
     """
 
     corpus: Corpus
@@ -101,6 +106,7 @@ class Filler:
     verify_checksums: bool
     on_error: Literal["raise", "substitute", "invalid"]
     ledger: Ledger
+    reads_meta: bool = False
     _scratch: threading.local = field(default_factory=threading.local)
 
     def __post_init__(self) -> None:
@@ -154,9 +160,10 @@ class Filler:
                 piece.positions[wanted].tolist(),
                 *(rows[name][wanted].tolist() for name in ("offset", "size", "xxh3")),
             )
+            around = self._around(shard, piece.index[wanted])
             samples = [
-                _Sample(host, slot, position, location, offset, size, xxh3)
-                for slot, position, offset, size, xxh3 in zip(*columns, strict=True)
+                _Sample(host, slot, position, location, offset, size, xxh3, place)
+                for slot, position, offset, size, xxh3, place in zip(*columns, around, strict=True)
             ]
             for at, error in self._read_shard(location, samples, times):
                 failed[wanted[at]] = error
@@ -192,8 +199,51 @@ class Filler:
         read = (
             self._read_url(location, samples, times) if is_url(location) else self._read_file(location, samples, times)
         )
+        failed = set()
         for at, error in read:
+            failed.add(at)
             yield at, with_place(error, **samples[at].place)
+        if self.reads_meta:
+            for at, sample in enumerate(samples):
+                if at not in failed and (trouble := self._read_meta(sample)) is not None:
+                    yield at, with_place(trouble, **sample.place)
+
+    def _around(self, shard: int, index: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Where the small members of some samples are; nothing where nobody wants them."""
+        if not self.reads_meta or not len(index):
+            return [(0, 0)] * len(index)
+        before = self._codec.extension > "json"  # members of a sample lie in the order of their extensions
+        starts, stops = self.samples.around(shard, index, before=before)
+        return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+    def _read_meta(self, sample: _Sample) -> ClipfoldError | None:
+        """Read a sample's ``.json``; the error where that cannot be done."""
+        start, stop = sample.around
+        try:
+            if not 0 < stop - start <= _MAX_AROUND_BYTES:
+                raise ShardError(f"{stop - start:,} bytes between two samples, expected a .json", fix=_DAMAGED)
+            if is_url(sample.location):
+                [found] = self.storage.read_ranges(sample.location, [start], [stop - start])
+                if isinstance(found, ShardError):
+                    raise found
+                piece = bytes(found)
+            else:
+                buffer = bytearray(stop - start)
+                with self.storage.opened(sample.location) as descriptor:
+                    read_exactly(descriptor, [memoryview(buffer)], start, sample.location)
+                piece = bytes(buffer)
+            meta = json.loads(find_member(piece, f"{sample.host.keys[sample.slot]}.json"))
+            if not isinstance(meta, dict):
+                raise ShardError("a sample's .json holds no table", fix=_DAMAGED)
+        except ValueError as error:
+            made = ShardError(f"a sample's .json cannot be read: {error}", fix=_DAMAGED)
+            made.__cause__ = error
+            return made
+        except ClipfoldError as error:
+            return error
+        assert sample.host.meta is not None
+        sample.host.meta[sample.slot] = meta
+        return None
 
     def _read_url(
         self, location: str, samples: list[_Sample], times: StageTimes
@@ -326,7 +376,8 @@ class Filler:
             return with_place(error, shard=location)
         host.describe(np.array([slot]), rows)
         offset, size, xxh3 = (int(rows[name][0]) for name in ("offset", "size", "xxh3"))
-        sample = _Sample(host, slot, position, location, offset, size, xxh3)
+        [around] = self._around(shard, np.array([index]))
+        sample = _Sample(host, slot, position, location, offset, size, xxh3, around)
         return next((error for _, error in self._read_shard(location, [sample], times)), None)
 
 

@@ -80,6 +80,8 @@ class ClipStream:
         max_failures: Raise once this rank has met more failures; ``None`` for no limit.
         ledger: Folder for ``faults.<rank>.jsonl``, which names every failure; those of an interrupted run are read.
         verify_checksums: Compare every sample with its checksum on every read.
+        meta: Read each sample's ``.json`` as well and hand it out as ``batch.meta``, the user's own columns included.
+            The slow path: one more read and one more JSON text a sample, which the index files otherwise spare.
 
     Raises:
         ValueError: An argument out of range; a split that is not there or empty; ``tail="cross"`` with a global batch
@@ -113,6 +115,7 @@ class ClipStream:
         max_failures: int | None = None,
         ledger: str | Path | None = None,
         verify_checksums: bool = True,
+        meta: bool = False,
     ) -> None:
         self.batch_size = _at_least("batch_size", batch_size, 1)
         self.accumulate = _at_least("accumulate", accumulate, 1)
@@ -158,6 +161,7 @@ class ClipStream:
             verify_checksums=verify_checksums,
             on_error="raise" if on_error == "raise" else "substitute" if shuffled else "invalid",
             ledger=self._ledger,
+            reads_meta=bool(meta),
         )
         self._executor: ThreadPoolExecutor | None = None
         self._hosts: list[HostBatch] = []
@@ -357,7 +361,8 @@ class ClipStream:
         is_cuda = self.device.type == "cuda"
         with torch.inference_mode(False):  # memory made inside inference mode could never be written outside of it
             while len(self._hosts) < self.prefetch + 1:
-                self._hosts.append(HostBatch(self.batch_size, self.spec, layout, pinned=is_cuda))
+                has_meta = self._filler.reads_meta
+                self._hosts.append(HostBatch(self.batch_size, self.spec, layout, pinned=is_cuda, has_meta=has_meta))
             if is_cuda and self._ring is None:
                 self._ring = DeviceRing(self.device, self.batch_size, self.spec, layout)
 

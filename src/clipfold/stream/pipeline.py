@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipfold.clip import ClipBatch
-from clipfold.stream.batch import HostBatch
+from clipfold.stream.batch import HostBatch, Meta
 from clipfold.stream.faults import Fault
 from clipfold.stream.filling import Filler, Piece, StageTimes
 from clipfold.stream.transfer import DeviceRing
@@ -65,6 +65,7 @@ class _Ticket:
     host: HostBatch
     epoch: int = 0
     keys: list[str] = field(default_factory=list)
+    meta: Meta = None
     num_tasks: int = 1
     failure: tuple[int, BaseException] | None = None  # the earliest piece's, so that it does not depend on luck
     faults: list[Fault] = field(default_factory=list)
@@ -137,7 +138,7 @@ class Pipeline:
         if self._ring is None:
             batch = ticket.host.batch(ticket.epoch)
         else:
-            batch = self._ring.hand_out(ticket.number % self._ring.num_slots, ticket.keys, ticket.epoch)
+            batch = self._ring.hand_out(ticket.number % self._ring.num_slots, ticket.keys, ticket.epoch, ticket.meta)
         return Ready(ask=ticket.ask, batch=batch, faults=sorted(ticket.faults, key=lambda f: (f.position, f.attempt)))
 
     def stop(self) -> None:
@@ -188,7 +189,7 @@ class Pipeline:
                 return
             ring.copy(ticket.host, ticket.number % ring.num_slots)
             ticket.is_copied = True
-            ticket.keys = ticket.host.keys
+            ticket.keys, ticket.meta = ticket.host.keys, ticket.host.meta
             self._free.append(ticket.host)  # whoever fills it next waits for the copy
 
     def _submit(self, ticket: _Ticket, task: Callable[[], None], piece: int = 0) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipfold.errors import ShardError
+from clipfold.shards.tar import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from clipfold.shards.reader import Corpus
@@ -33,6 +34,7 @@ class SampleIndex:
         self.corpus, self.split, self.max_rows = corpus, split, max_rows
         self._numbers = table["number"].copy()
         self._counts = table["num_samples"].copy()
+        self._num_bytes = table["num_bytes"].copy()
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._num_rows = 0
@@ -62,6 +64,30 @@ class SampleIndex:
             found = self._load(shard)
         picked: NDArray[Any] = found[index]
         return picked
+
+    def around(
+        self, shard: int, index: NDArray[np.int64], *, before: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the small members of some samples lie: between their own data and their neighbours'.
+
+        Args:
+            shard: Row of the shard table.
+            index: Rows of the shard's index.
+            before: Whether they lie before the sample's data, or behind it.
+
+        Returns:
+            Start and stop in the tar, int64 each, as long as ``index``.
+
+        Raises:
+            ShardError: As for :meth:`rows`.
+        """
+        at = index - 1 if before else index
+        count = int(self._counts[shard])
+        left = self.rows(shard, np.maximum(at, 0))
+        right = self.rows(shard, np.minimum(at + 1, count - 1))
+        starts = np.where(at < 0, 0, left["offset"] + -(-left["size"] // BLOCK_BYTES) * BLOCK_BYTES)
+        stops = np.where(at + 1 >= count, self._num_bytes[shard], right["offset"] - BLOCK_BYTES)
+        return starts, stops
 
     def _load(self, shard: int) -> NDArray[Any]:
         try:

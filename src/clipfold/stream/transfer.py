@@ -15,7 +15,7 @@ import torch
 
 from clipfold.clip import ClipBatch, ClipSpec
 from clipfold.shards.codecs import Layout
-from clipfold.stream.batch import HostBatch, Tensors, clip_batch, empty_tensors
+from clipfold.stream.batch import HostBatch, Meta, Tensors, clip_batch, empty_tensors
 
 __all__ = ["DeviceRing"]
 
@@ -60,13 +60,13 @@ class DeviceRing:
         self._copied[slot] = start, stop
         host.copied = stop
 
-    def hand_out(self, slot: int, keys: list[str], epoch: int) -> ClipBatch:
+    def hand_out(self, slot: int, keys: list[str], epoch: int, meta: Meta) -> ClipBatch:
         """The batch in a slot, for the caller's current CUDA stream, which waits for the copy."""
         copied = self._copied[slot]
         if copied is not None:
             torch.cuda.current_stream(self.device).wait_event(copied[1])
         tensors: Tensors = self._slots[slot]
-        return clip_batch(tensors, self.layout, keys, epoch)
+        return clip_batch(tensors, self.layout, keys, epoch, meta)
 
     def let_go(self, slot: int) -> None:
         """The slot may be written again as soon as the work that is on the caller's current CUDA stream is done."""
