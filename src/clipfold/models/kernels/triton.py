@@ -27,7 +27,7 @@ _MOST_CLIPS = 65535  # of a launch in its second and third dimension
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """What one program does at a time, and how: measured on an H100 at 100x3x16x701 with ``tools/bench_fold.py``."""
+    """What one program does at a time, and how."""
 
     maps: int
     positions: int
@@ -38,7 +38,8 @@ class Tile:
     num_stages: int = 3
 
 
-# By the number of maps, rounded up to a power of two.
+# By the number of maps, rounded up to a power of two: the fastest of some 200 on an H100, 100x3x16x701, batches of 64
+# and 256 (``tools/results/fold.jsonl``; ``tools/bench_fold.py --tiles`` measures them again).
 _REDUCE_TILES = {
     8: Tile(maps=32, positions=256, rows=64),
     16: Tile(maps=32, positions=256, rows=64),
@@ -49,9 +50,10 @@ _GRAD_TILES = {
     8: Tile(maps=8, positions=128, rows=128, num_warps=8),
     16: Tile(maps=16, positions=128, rows=128, num_warps=8, split=2816),
     32: Tile(maps=32, positions=64, rows=128, split=2816),
-    64: Tile(maps=32, positions=64, rows=128, split=2816),  # twice 32: 64 at once take 1.3 times as long
+    64: Tile(maps=32, positions=64, rows=128, split=2816),  # 32 take 2.5 us/clip, 64 at once 6.6
 }
-# Bytes that cannot be loaded four at a time (channels last, an odd number of positions): so that no registers spill.
+# Bytes that cannot be loaded four at a time (channels last, an odd number of positions): chosen so that no registers
+# spill, not by time.
 _SINGLE_REDUCE_TILES = {
     8: Tile(maps=8, positions=128, rows=64, num_stages=2),
     16: Tile(maps=16, positions=128, rows=64, num_warps=8, num_stages=2),
@@ -61,7 +63,7 @@ _SINGLE_REDUCE_TILES = {
 _SINGLE_GRAD_TILES = {
     maps: Tile(maps=min(maps, 32), positions=64, rows=64, num_warps=8, num_stages=2) for maps in (8, 16, 32, 64)
 }
-# Pixels of 2 and 4 bytes.
+# Pixels of 2 and 4 bytes: likewise.
 _WIDE_REDUCE_TILES = {maps: Tile(maps=maps, positions=128, rows=32) for maps in (8, 16, 32, 64)}
 _WIDE_GRAD_TILES = {maps: Tile(maps=min(maps, 32), positions=32, rows=64) for maps in (8, 16, 32, 64)}
 
