@@ -51,7 +51,7 @@ class Row:
     Args:
         path: Where it is, relative to the dataset's folder; of a missing one any name for it.
         label: Its class; ``None`` where the lists keep that to themselves.
-        split: ``"train"``, ``"val"`` or ``"test"``.
+        split: ``"train"``, ``"val"`` or ``"test"``; ``None`` leaves it to ``--split``.
         group: What no split may tear; ``None`` is the video itself.
         start, stop: The part of it, in seconds; ``None`` is its start, or its end.
         columns: What else goes with each of its clips.
@@ -60,7 +60,7 @@ class Row:
 
     path: str
     label: str | None
-    split: str
+    split: str | None
     group: str | None = None
     start: float | None = None
     stop: float | None = None
@@ -70,10 +70,14 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """All rows, and the classes in the order of their numbers."""
+    """All rows, and the classes in the order of their numbers (none: in the order of their names).
+
+    ``media_root`` is what paths are relative to, where that is not the dataset's folder.
+    """
 
     rows: Sequence[Row]
     classes: Sequence[str]
+    media_root: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +121,7 @@ class OfficialConvert(Convert):
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             place = "" if self.dry_run else f"; all of them in {beside}.missing.txt"
             print(f"{len(missing):,} of {len(listing.rows):,} videos are missing: {shown}{place}", file=sys.stderr)
-        unlabelled = {row.split for row in present if row.label is None}
+        unlabelled = {row.split or "a part" for row in present if row.label is None}
         if unlabelled and any(row.label is not None for row in present):
             print(
                 f"{', '.join(sorted(unlabelled))} has no labels: no sample of this corpus gets a .cls member. Labels "
@@ -130,13 +134,17 @@ class OfficialConvert(Convert):
         write_json(f"{beside}.classes.json", list(listing.classes))
         classes = self.classes if self.classes is not None or not listing.classes else f"{beside}.classes.json"
         plain = {each: getattr(self, each) for each in Convert.__dataclass_fields__}
-        changed = {"src": f"{beside}.sources.jsonl", "media_root": os.path.abspath(self.src), "classes": classes}
+        changed = {
+            "src": f"{beside}.sources.jsonl",
+            "media_root": os.path.abspath(listing.media_root or self.src),
+            "classes": classes,
+        }
         return Convert(**{**plain, **changed}).run()
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
     """The table. A group that the lists themselves put into several splits is one group in each of them."""
-    splits = defaultdict(set)
+    splits: dict[str, set[str | None]] = defaultdict(set)
     for row in rows:
         splits[row.group or row.path].add(row.split)
     if torn := sorted(group for group in splits if len(splits[group]) > 1):
