@@ -38,8 +38,8 @@ class Tile:
     num_stages: int = 3
 
 
-# By the number of maps, rounded up to a power of two: the fastest of some 200 on an H100, 100x3x16x701, batches of 64
-# and 256 (``tools/results/fold.jsonl``; ``tools/bench_fold.py --tiles`` measures them again).
+# By the number of maps, rounded up to a power of two: the fastest, or within 2 % of them, of some 200 on an H100,
+# 100x3x16x701 (``tools/results/fold.jsonl``; ``tools/bench_fold.py --tiles`` measures them again).
 _REDUCE_TILES = {
     8: Tile(maps=32, positions=256, rows=64),
     16: Tile(maps=32, positions=256, rows=64),
@@ -50,7 +50,7 @@ _GRAD_TILES = {
     8: Tile(maps=8, positions=128, rows=128, num_warps=8),
     16: Tile(maps=16, positions=128, rows=128, num_warps=8, split=2816),
     32: Tile(maps=32, positions=64, rows=128, split=2816),
-    64: Tile(maps=32, positions=64, rows=128, split=2816),  # 32 take 2.5 us/clip, 64 at once 6.6
+    64: Tile(maps=32, positions=64, rows=128, split=2816),  # twice 32: 2.5 us/clip each; 64 at once: 6.6
 }
 # Bytes that cannot be loaded four at a time (channels last, an odd number of positions): chosen so that no registers
 # spill, not by time.
