@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -62,7 +60,7 @@ def test_unknown_names_list_the_known():
 
 
 def test_plugins_from_outside(tmp_path, monkeypatch):
-    (tmp_path / "outside_backbones.py").write_text(
+    (tmp_path / "outside_backbones_of_tests.py").write_text(
         "from torch import nn\n"
         "def tiny(num_classes, in_channels):\n"
         "    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * in_channels, num_classes))\n"
@@ -70,9 +68,8 @@ def test_plugins_from_outside(tmp_path, monkeypatch):
         "    return 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    model = make_backbone("outside_backbones:tiny", num_classes=4, in_channels=2, size=(9, 9))
+    model = make_backbone("outside_backbones_of_tests:tiny", num_classes=4, in_channels=2, size=(9, 9))
     assert isinstance(model, nn.Module)
     assert model(torch.rand(1, 2, 9, 9)).shape == (1, 4)
     with pytest.raises(PluginError, match="is a int, expected"):
-        make_backbone("outside_backbones:broken", num_classes=4)
+        make_backbone("outside_backbones_of_tests:broken", num_classes=4)

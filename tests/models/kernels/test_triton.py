@@ -216,8 +216,9 @@ def test_nothing_to_do():
 
 
 @runs
-def test_it_is_chosen_and_differentiable():
-    assert choose(DEVICE, {}) == "triton"
+def test_it_is_there_for_who_asks_and_differentiable(monkeypatch):
+    monkeypatch.setenv("CLIPFOLD_KERNEL", "triton")
+    assert choose(DEVICE) == "triton"
     pixels, (weights, bias) = make_clips((2, 4, 3, 5, 8)).to(DEVICE), make_weights(1, 3, 4, 3)
     weights, bias = weights.to(DEVICE).requires_grad_(), bias.to(DEVICE).requires_grad_()
     found = torch.autograd.grad(kernels.reduce(pixels, weights, bias).square().sum(), (weights, bias))
@@ -236,9 +237,10 @@ def test_devices():
 @pytest.mark.gpu
 class TestOnAGpu:
     @pytest.fixture(autouse=True)
-    def gpu(self, skip_without):
+    def gpu(self, skip_without, monkeypatch):
         if not CUDA:
             skip_without("cuda", "no CUDA device")
+        monkeypatch.setenv("CLIPFOLD_KERNEL", "triton")
 
     @pytest.mark.parametrize("layout", ["SCHW", "SHWC"])
     @pytest.mark.parametrize("K", [8, 16, 32, 64])

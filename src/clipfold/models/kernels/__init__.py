@@ -7,8 +7,9 @@ modules in ``KERNELS``; each has the same two functions::
     reduce(pixels_BSCHW, weights_BKSC, bias_BK) -> maps_BKHW
     reduce_grad(pixels_BSCHW, grad_maps_BKHW) -> grad_weights_BKSC, grad_bias_BK
 
-``reference`` (plain torch) is the definition, the fallback and what runs on CPU; ``triton`` runs on NVIDIA GPUs.
-``CLIPFOLD_KERNEL`` forces one by name; otherwise the first of ``KERNELS`` whose ``supports(device)`` holds is taken.
+``reference`` (plain torch) is the definition, and runs everywhere; ``triton`` runs on NVIDIA GPUs. ``CLIPFOLD_KERNEL``
+forces one by name; otherwise the first of ``KERNELS`` whose ``supports(device)`` holds is taken. That is ``reference``
+on GPUs too: only an earlier revision of ``triton`` has been checked on one, so for now it is there for who asks for it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ import torch
 __all__ = ["KERNELS", "choose", "reduce"]
 
 KERNELS: dict[str, str] = {
-    "triton": "clipfold.models.kernels.triton",
     "reference": "clipfold.models.kernels.reference",
+    "triton": "clipfold.models.kernels.triton",
 }
 
 _PIXEL_DTYPES = (torch.uint8, torch.uint16, torch.float32, torch.float64)
