@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipfold.errors import ClipfoldError, SourceError
@@ -79,6 +79,7 @@ def test_mean_and_totals_are_those_of_everything(scripted, tmp_path):
     assert ours.provenance["sums"] == theirs.provenance["sums"]
 
 
+@pytest.mark.slow
 def test_the_same_bytes_for_any_number_of_workers_and_however_often_interrupted(scripted, tmp_path, monkeypatch):
     expected = None
     for num_workers in (1, 3):
@@ -248,13 +249,15 @@ shares = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20)).f
 sizes = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.tuples(st.integers(0, 20), st.integers(0, 20)))
 
 
+@settings(deadline=None)
 @given(shares, sizes)
 def test_quotas_go_on(weights, classes):
     parts = [Fraction(weight, sum(weights)) for weight in weights]
     names = dict(zip(("train", "val", "test"), parts, strict=True))
     old = [(label, f"{label}/{n}") for label, (num, _) in classes.items() for n in range(num)]
     new = [(label, f"{label}/new{n}") for label, (_, num) in classes.items() for n in range(num)]
-    before = [(label, group, assign_splits(old, parts)[group]) for label, group in old]
+    had_splits = assign_splits(old, parts)
+    before = [(label, group, had_splits[group]) for label, group in old]
     splits = continue_splits(new, parts, before)
     assert splits == continue_splits(new[::-1], parts, before[::-1])
     assert set(splits) == {group for _, group in new}

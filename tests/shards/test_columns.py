@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from clipfold.shards import conversion as module
+from clipfold.shards import wanted as module
 from clipfold.shards.columns import column_kinds, conform
 from clipfold.shards.convert import convert
 from clipfold.shards.source_list import freeze, load_source_list, save_source_list

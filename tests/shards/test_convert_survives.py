@@ -14,7 +14,7 @@ from collections import Counter
 import pytest
 
 from clipfold.errors import ClipfoldError, SourceError
-from clipfold.shards import completion
+from clipfold.shards import completion, wanted
 from clipfold.shards import conversion as module
 from clipfold.shards.convert import convert
 from clipfold.shards.staging import Staging
@@ -208,7 +208,7 @@ def test_skipped_sources_are_tried_again_when_asked(scripted, tmp_path, monkeypa
     path = tmp_path / "src" / "a/v00.mp4"
     aside = path.rename(tmp_path / "aside")  # looks vanished after the list was frozen
     aside.rename(path)
-    freeze = module.freeze
+    freeze = wanted.freeze
 
     def freeze_then_move(*args, **kwargs):
         listed = freeze(*args, **kwargs)
@@ -216,7 +216,7 @@ def test_skipped_sources_are_tried_again_when_asked(scripted, tmp_path, monkeypa
         return listed
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "freeze", freeze_then_move)
+        patch.setattr(wanted, "freeze", freeze_then_move)
         interrupted(scripted, tmp_path, monkeypatch, after=7)
     aside.rename(path)
     kept = convert(tmp_path / "src", out=tmp_path / "out", num_workers=1, retry_skipped=True, **scripted.OPTIONS)

@@ -14,7 +14,7 @@ from typing import Any
 
 from clipfold.errors import ClipfoldError, SourceError
 from clipfold.files import Location, exists, join
-from clipfold.ingest.sources import SPLITS, Found, Source, find_sources
+from clipfold.ingest.sources import SPLITS, Found, Source
 from clipfold.progress import Progress
 from clipfold.shards.assembly import Assembly
 from clipfold.shards.base import Base, sha256_of
@@ -22,7 +22,6 @@ from clipfold.shards.codecs import get_codec
 from clipfold.shards.completion import complete
 from clipfold.shards.engines import Engine
 from clipfold.shards.estimate import SpaceWatch, available_bytes, check_space, estimate, limits_for
-from clipfold.shards.index import ShardRow
 from clipfold.shards.manifest import MANIFEST_NAME
 from clipfold.shards.output import check_out, plain_disk_errors
 from clipfold.shards.recipe import Recipe, check_same
@@ -34,7 +33,7 @@ from clipfold.shards.records import (
     reason_of,
     take_outcome,
 )
-from clipfold.shards.source_list import ListedSource, freeze, load_source_list, reading_fields, save_source_list
+from clipfold.shards.source_list import ListedSource, load_source_list, reading_fields, save_source_list
 from clipfold.shards.staging import STAGING_NAME, PartReader, Staging
 from clipfold.shards.store import Store
 from clipfold.shards.summary import (
@@ -46,6 +45,8 @@ from clipfold.shards.summary import (
     summary_of,
 )
 from clipfold.shards.task import Job, convert_source
+from clipfold.shards.uploads import Uploads
+from clipfold.shards.wanted import Wanted
 
 __all__ = ["SOURCES_NAME", "Conversion"]
 
@@ -88,7 +89,7 @@ class Conversion:
         memory: int | None,
         show_progress: bool,
     ) -> None:
-        self.root, self.media_root = root, media_root
+        self.wanted = Wanted(root, media_root=media_root, recipe=recipe)
         self.out, self.folder, self.recipe, self.engine = out, folder, recipe, engine
         self.stops, self.max_failures = stops, max_failures
         self.retry_skipped, self.append, self.allow_mixed_cpu = retry_skipped, append, allow_mixed_cpu
@@ -102,15 +103,14 @@ class Conversion:
         )
         self.start = time.monotonic()
         self.num_new_clips = 0
-        self._found: dict[int | None, Found] = {}
         self._may_undo = False  # until it is sure that what is staged here is of this conversion
 
     # ---- dry run ----
 
     def try_out(self) -> ConvertSummary:
         """Count everything, write nothing."""
-        found = self._find(limit=self.recipe.limit)
-        listed = freeze(found.sources, split=self.recipe.split)
+        found = self.wanted.found(limit=self.recipe.limit)
+        listed = self.wanted.at_first()
         by_name = {source.name: source for source in found.sources}
         jobs = [self._job(source, by_name[source.name], parts=None) for source in listed]
         counted = estimate(self.engine, jobs, self.limits, wants_bytes=True, show_progress=self.show_progress)
@@ -190,7 +190,7 @@ class Conversion:
     def _freeze(self, staging: Staging, base: Base | None) -> bool:
         """Write down what is to be done from now on; False where that is nothing."""
         if base is None:
-            listed = freeze(self._find(limit=self.recipe.limit).sources, split=self.recipe.split)
+            listed = self.wanted.at_first()
             staging.set_plan(self._plan(None))
             save_source_list(self._list_path(staging, None), listed)
             return True
@@ -199,53 +199,12 @@ class Conversion:
         options = base.manifest.provenance.get("options", {})
         check_same(options, self.recipe.to_json(), out=self.out, state="a finished corpus")
         base.sums(self.out)
-        again, fresh = self._more(base)
-        listed = [*again, *freeze(fresh, split=self.recipe.split, after=base.sources)]
-        if base.is_labelled and any(source.label is None for source in listed):
-            name = next(source.name for source in listed if source.label is None)
-            raise SourceError(
-                "a new source has no label, but all others of the corpus have",
-                fix="put it into the folder of its class, or leave it out (--exclude)",
-                file=name,
-            )
+        listed = self.wanted.more(base, append=self.append, retry_skipped=self.retry_skipped)
         if listed:
             base.keep(self.out, staging.folder / "base")
             save_source_list(self._list_path(staging, base), listed)
             staging.set_plan(self._plan(base))
         return bool(listed)
-
-    def _more(self, base: Base) -> tuple[list[ListedSource], list[Source]]:
-        """Sources to try again, and new ones to append."""
-        found = self._find(limit=None)
-        there = {source.name: source for source in found.sources}
-        known = {source.name: source for source in base.sources}
-        again = []
-        for each in base.skipped if self.retry_skipped else ():
-            source = there.get(each.name)
-            if each.reason != "partial" and source is not None:
-                num_bytes, mtime_ns, reading = source.num_bytes, source.mtime_ns, reading_fields(source)
-                again.append(replace(known[each.name], num_bytes=num_bytes, mtime_ns=mtime_ns, reading=reading))
-        return again, self._new(base.sources, found) if self.append else []
-
-    def _new(self, listed: Sequence[ListedSource], found: Found) -> list[Source]:
-        """What is there and not in the list; with a limit, no more than it allows."""
-        known = {source.name for source in listed}
-        fresh = [source for source in found.sources if source.name not in known]
-        limit = self.recipe.limit
-        return fresh if limit is None else fresh[: max(limit - len(known), 0)]
-
-    def _find(self, *, limit: int | None) -> Found:
-        """What is there now, under the classes of the corpus; looked for once."""
-        if limit not in self._found:
-            found = find_sources(
-                self.root,
-                include=self.recipe.include,
-                exclude=self.recipe.exclude,
-                limit=limit,
-                media_root=self.media_root,
-            )
-            self._found[limit] = self.recipe.classes.apply(found)
-        return self._found[limit]
 
     def _plan(self, base: Base | None) -> dict[str, Any]:
         plan = {"clipfold": version("clipfold"), **self.recipe.to_json()}
@@ -259,7 +218,7 @@ class Conversion:
         check_same(options, self.recipe.to_json(), out=self.out, state="a finished corpus")
         new: list[Source] = []
         with suppress(SourceError):  # the files may be gone by now
-            found = self._find(limit=None)
+            found = self.wanted.found(limit=None)
             there = {source.name for source in found.sources}
             if not self.append and there.isdisjoint(source.name for source in base.sources):
                 raise ClipfoldError(
@@ -267,7 +226,7 @@ class Conversion:
                     fix="name another output folder, or --append them to it",
                     file=self.out,
                 )
-            new = self._new(base.sources, found)
+            new = self.wanted.new(base.sources)
         summary = summary_of(self.out, base.manifest, base.skipped)
         seconds = time.monotonic() - self.start
         return replace(summary, was_finished=True, seconds=seconds, **new_fields(new))
@@ -299,12 +258,12 @@ class Conversion:
 
     def _work(self, staging: Staging, base: Base | None) -> ConvertSummary:
         listed = load_source_list(self._list_path(staging, base))
-        found = self._find(limit=None)
+        found = self.wanted.found(limit=None)
         staging.note_run()
         labels = {source.label for source in listed if source.label is not None}
         classes = self.recipe.classes.order(labels, after=base.manifest.classes if base else ())
         cpu_types = set(base.manifest.provenance.get("cpu_types", []) if base else [])
-        uploads = None if self.store is None else partial(self._upload_shard, self.store, staging, base)
+        uploads = None if self.store is None else Uploads(self.store, self.folder, staging, base)
         with Assembly(
             self.folder,
             self.recipe,
@@ -313,10 +272,10 @@ class Conversion:
             staging,
             before=base.shards if base else None,
             labelled=base.is_labelled if base else None,
-            on_shard=uploads,
+            on_shard=uploads.add if uploads else None,
         ) as assembly:
-            if self.store is not None:
-                self._upload_rest(self.store, staging, base)
+            if uploads is not None:
+                uploads.catch_up()
             self._go_through(listed, found, staging, assembly, cpu_types=cpu_types)
             if base is None and not any("num_clips" in record for record in staging.sources.values()):
                 raise nothing_converted(listed, staging.sources)
@@ -336,7 +295,7 @@ class Conversion:
         return replace(
             summary_of(self.out, ended.manifest, ended.skipped),
             **ignored_fields(found),
-            **new_fields(self._new(ended.sources, found)),
+            **new_fields(self.wanted.new(ended.sources)),
             num_appended=len(listed) if base is not None else 0,
             seconds=seconds,
             clips_per_second=self.num_new_clips / seconds,
@@ -424,19 +383,6 @@ class Conversion:
             label=listed.label,
             columns=listed.columns,
         )
-
-    # ---- a store behind a URL ----
-
-    def _upload_shard(self, store: Store, staging: Staging, base: Base | None, split: str, row: ShardRow) -> None:
-        store.put_shard(self.folder, split, row)
-        first = len(base.shards.get(split, [])) if base else 0
-        staging.add_upload(split, row.number + 1 - first)
-
-    def _upload_rest(self, store: Store, staging: Staging, base: Base | None) -> None:
-        """Shards that were finished, but not behind the URL, when the command was killed."""
-        for split, rows in staging.shards.items():
-            for row in rows[staging.num_uploaded.get(split, 0) :]:
-                self._upload_shard(store, staging, base, split, row)
 
 
 def _check_unchanged(listed: ListedSource, source: Source) -> None:
