@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -17,8 +18,10 @@ from clipfold.errors import ClipfoldError, SourceError
 from clipfold.shards import completion, wanted
 from clipfold.shards import conversion as module
 from clipfold.shards.convert import convert
+from clipfold.shards.manifest import Manifest
 from clipfold.shards.staging import Staging
 from clipfold.shards.writer import ShardWriter
+from clipfold.worker import cpu_type
 
 
 def undisturbed(scripted, tmp_path, src="src"):
@@ -265,6 +268,48 @@ def test_too_little_space_is_said_before(scripted, tmp_path, monkeypatch):
     with pytest.raises(ClipfoldError, match=r"not enough free space: about .* needed, 10\.0 kB free"):
         convert(tmp_path / "src", out=tmp_path / "out", num_workers=1, **scripted.OPTIONS)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_up_stops_the_work_in_order(scripted, tmp_path, monkeypatch):
+    """While there is still a little room: what is done is kept, and gone on with."""
+    scripted.write_sources(tmp_path / "src", scripted.good_sources(10))
+    num_looks = 0
+
+    def usage(folder):
+        nonlocal num_looks
+        num_looks += 1
+        return type("Usage", (), {"free": 10**9 if num_looks < 6 else 10**6, "total": 10**11})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("clipfold.shards.estimate.shutil.disk_usage", usage)
+        with pytest.raises(
+            ClipfoldError, match=r"nearly full: 1\.0 MB free, expected at least 256\.0 MB(.|\n)*goes on"
+        ):
+            convert(tmp_path / "src", out=tmp_path / "out", num_workers=1, **scripted.OPTIONS)
+    with Staging(tmp_path / "out") as staging:
+        assert 2 <= len(staging.sources) < 10
+    convert(tmp_path / "src", out=tmp_path / "out", num_workers=1, **scripted.OPTIONS)
+    assert scripted.content(tmp_path / "out") == undisturbed(scripted, tmp_path)
+
+
+def test_another_type_of_cpu_is_refused_for_codecs_that_depend_on_it(scripted, tmp_path, monkeypatch):
+    scripted.write_sources(tmp_path / "src", scripted.good_sources(4))
+    options = {**scripted.OPTIONS, "codec": "lowrank", "num_workers": 1}
+    convert(tmp_path / "src", out=tmp_path / "out", **options)
+    types = Manifest.load(tmp_path / "out").provenance["cpu_types"]
+    assert types == [cpu_type()]
+    scripted.write_sources(tmp_path / "src", {"a/new.mp4": {}})
+    load = Manifest.load
+
+    def load_elsewhere(root):  # as if the corpus had been made on another machine
+        manifest = load(root)
+        return replace(manifest, provenance={**manifest.provenance, "cpu_types": ["x86_64 other"]})
+
+    monkeypatch.setattr(Manifest, "load", load_elsewhere)
+    with pytest.raises(ClipfoldError, match="depend on the type of the CPU, and there are 2"):
+        convert(tmp_path / "src", out=tmp_path / "out", append=True, **options)
+    convert(tmp_path / "src", out=tmp_path / "out", append=True, allow_mixed_cpu=True, **options)
+    assert load(tmp_path / "out").provenance["cpu_types"] == sorted([*types, "x86_64 other"])
 
 
 def test_a_second_command_is_refused_while_the_first_runs(scripted, tmp_path):

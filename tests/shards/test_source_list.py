@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipfold.errors import SourceError
-from clipfold.ingest.sources import Source
+from clipfold.ingest.sources import Member, Source
 from clipfold.shards.source_list import (
     assign_splits,
     freeze,
@@ -121,3 +122,24 @@ def test_the_list_comes_back_from_its_file(tmp_path):
     (tmp_path / "sources.jsonl").write_text('{"number": 1}\n')
     with pytest.raises(SourceError, match="cannot be read"):
         load_source_list(tmp_path / "sources.jsonl")
+
+
+def test_all_that_reading_needs_comes_back_from_the_file(tmp_path):
+    """Kind, part and members of a source are in its line, machine's paths are not."""
+    sources = [
+        replace(source("a/v.mp4"), name="a/v.mp4@1.5-3", start_seconds=1.5, stop_seconds=3.0, columns={"age": 3}),
+        replace(source("a/x.npy"), kind="array", columns={"age": 2}),
+        replace(source("t.tar"), name="t.tar/k", kind="sample", members=(Member("mp4", 512, 99),), columns={"age": 1}),
+        replace(source("seq"), kind="frames", frames=("1.png", "2.png"), columns={}),
+    ]
+    listed = freeze(sources, split=None)
+    save_source_list(tmp_path / "sources.jsonl", listed)
+    assert load_source_list(tmp_path / "sources.jsonl") == listed
+    assert "/somewhere" not in (tmp_path / "sources.jsonl").read_text()
+    found = {each.name: (dict(each.reading), dict(each.columns)) for each in listed}
+    assert found == {
+        "a/v.mp4@1.5-3": ({"start_seconds": 1.5, "stop_seconds": 3.0}, {"age": 3}),
+        "a/x.npy": ({"kind": "array"}, {"age": 2}),
+        "t.tar/k": ({"kind": "sample", "members": [{"name": "mp4", "offset": 512, "num_bytes": 99}]}, {"age": 1}),
+        "seq": ({"kind": "frames"}, {"age": 0}),
+    }
