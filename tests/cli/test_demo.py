@@ -77,6 +77,8 @@ def test_media_that_cannot_be_trained_on_are_named(tmp_path: Path, capsys: pytes
         (media / name).rename(tmp_path / name)
     assert main(["demo", "--out", str(tmp_path / "b"), "--media", str(media)]) == 1
     assert "at least two class folders" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
 
 
 def test_single_frames_look_alike_in_all_classes() -> None:

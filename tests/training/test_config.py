@@ -23,6 +23,7 @@ def test_a_configuration_survives_json(tmp_path: Path) -> None:
         {"epochs": 0},
         {"batch_size": 0},
         {"learning_rate": 0.0},
+        {"learning_rate": float("inf")},
         {"warmup": 1.0},
         {"label_smoothing": -0.1},
         {"precision": "fp8"},
@@ -56,3 +57,11 @@ def test_what_makes_another_run_is_named() -> None:
     assert {field.name for field in fields(TrainConfig)} >= FREE_FIELDS
     assert config.differences(replace(config, data="e", out="p", num_threads=3, resume="auto", batch_size=64)) == []
     assert config.differences(replace(config, seed=1, epochs=2)) == ["epochs 20, expected 2", "seed 0, expected 1"]
+
+
+def test_wrong_types_are_named_and_paths_are_welcome() -> None:
+    with pytest.raises(TypeError, match=r"batch_size: '4' \(str\), expected int"):
+        TrainConfig(data="d", out="o", batch_size="4")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="several texts"):
+        TrainConfig(data="d", out="o", reducer_options="n=4")  # type: ignore[arg-type]
+    assert TrainConfig(data=Path("d"), out=Path("o")).to_json()["data"] == "d"  # type: ignore[arg-type]

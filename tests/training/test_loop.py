@@ -234,3 +234,85 @@ def test_several_processes_are_refused(config: Callable[..., TrainConfig], monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="several processes"):
         train(config())
+
+
+def test_a_global_batch_is_shared_out(config: Callable[..., TrainConfig]) -> None:
+    assert (config(global_batch_size=32).batch_size, config(global_batch_size=32).accumulate) == (8, 4)
+    assert (config(global_batch_size=6).batch_size, config(global_batch_size=6).accumulate) == (6, 1)
+    with pytest.raises(ValueError, match="a multiple of batch_size 8, such as 16 or 24"):
+        config(global_batch_size=20)
+    with pytest.raises(ValueError, match="accumulate: 3, expected 2"):
+        config(global_batch_size=16, accumulate=3)
+
+
+def test_going_on_from_another_runs_checkpoint(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    first = str(tmp_path / "first" / "checkpoint.pt")
+    train(config(out=str(tmp_path / "whole")))
+    train(config(out=str(tmp_path / "first"), max_steps=8))
+    train(config(out=str(tmp_path / "second"), resume=first, max_steps=9))
+    assert load_checkpoint(tmp_path / "second" / "checkpoint.pt")["step"] == 9
+    train(config(out=str(tmp_path / "second"), resume="auto"))
+    assert_same_weights(tmp_path / "whole", tmp_path / "second")
+    assert [line["step"] for line in lines(tmp_path / "second")] == [10, 12, 12, 16, 17, 17]
+    train(config(out=str(tmp_path / "third"), resume=str(tmp_path / "whole")))  # finished: nothing is left to do
+    assert load_checkpoint(tmp_path / "third" / "checkpoint.pt")["step"] == 17
+
+
+def test_a_run_without_a_checkpoint_starts_anew(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"kind": "train", "step": 4, "loss": 1}\n{"kind": "tr')
+    (run / ".config.json.999-00aa.tmp").write_text("{")
+    (run / ".checkpoint.pt.999-00aa.tmp").write_text("half")
+    train(config(max_steps=4))
+    assert [line["step"] for line in lines(run)] == [4]
+    assert not list(run.glob("*.tmp"))
+    assert not list(run.glob(".*.tmp"))
+
+
+def test_a_short_call_is_counted_and_a_finished_run_stays(config: Callable[..., TrainConfig]) -> None:
+    short = train(config(max_steps=1))
+    assert (short.num_clips, short.num_steps) == (8, 1)
+    assert short.loss is not None
+    assert short.clips_per_second > 0
+    done = train(config(resume="auto"))
+    assert done.num_clips == 16 * 8
+    assert train(config(resume="auto")) == done
+
+
+def test_batch_norm_needs_two_clips(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"at least 2: .*--batch-size"):
+        train(config(batch_size=1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    train(config(max_steps=1))
+    path = tmp_path / "run" / "checkpoint.pt"
+    weight = load_checkpoint(path)["model"]["backbone.0.weight"].numpy().tobytes()
+    data = bytearray(path.read_bytes())
+    data[data.index(weight) + 5] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(ResumeError, match="checksum"):
+        train(config(resume="auto"))
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_message(corpus: Path, small_net: Path, tmp_path: Path) -> None:
+    words = ["train", "--data", str(corpus), "--out", str(tmp_path / "run"), "--epochs", "1", "--cpu-threads", "1"]
+    command = f"ulimit -f 40; exec {sys.executable} -m clipfold {' '.join(words)} --backbone small_net_of_tests:small"
+    env = {**os.environ, "PYTHONPATH": str(small_net)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env)
+    assert done.returncode == 1
+    assert "cannot write the checkpoint: File too large" in done.stderr
+    assert "fix: make room" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_a_folder_of_others_is_left_as_it_was(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_text("")
+    with pytest.raises(TrainingError, match="something else than a run"):
+        train(config(out=str(tmp_path / "videos")))
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4"]

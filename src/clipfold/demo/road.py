@@ -16,6 +16,7 @@ from clipfold.demo.media import make_media
 from clipfold.demo.sizes import spec_for
 from clipfold.errors import ClipfoldError
 from clipfold.files import read_json, write_json
+from clipfold.ingest.sources import find_sources
 from clipfold.progress import Progress
 from clipfold.shards.convert import convert
 from clipfold.shards.reader import Corpus
@@ -101,6 +102,8 @@ def run_demo(
             evaluation raises.
     """
     out = Path(out)
+    if media is not None:
+        _check_media(Path(media))  # before anything is written
     _open_folder(out, {"media": None if media is None else str(Path(media).resolve()), "seed": seed})
     seconds: dict[str, float] = {}
 
@@ -167,6 +170,16 @@ def run_demo(
     return summary
 
 
+def _check_media(media: Path) -> None:
+    classes = {source.label for source in find_sources(media).sources} - {None}
+    if len(classes) < 2:
+        raise ClipfoldError(
+            f"{len(classes)} class folders with videos or images, expected at least two class folders",
+            fix="put the videos and image folders of each class into a folder of its own",
+            media=str(media),
+        )
+
+
 def _open_folder(out: Path, options: dict[str, Any]) -> None:
     """Make ``out``, or make sure that it was left by a call with the same options."""
     out.mkdir(parents=True, exist_ok=True)
@@ -191,8 +204,8 @@ def _num_clips(corpus: Corpus, split: str) -> int:
 
 
 def _epochs(num_clips: int) -> int:
-    """About as many steps for a few clips as for a few hundred, at most 60 epochs."""
-    return max(4, min(60, 9 * 320 // num_clips))
+    """About as many steps for a few clips as for a few hundred, at most 30 epochs."""
+    return max(4, min(30, 9 * 320 // num_clips))
 
 
 @contextmanager

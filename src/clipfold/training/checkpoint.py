@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -109,10 +110,40 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint, whole or not at all.
 
     Raises:
-        OSError: The disk is full.
+        TrainingError: The disk is full, or the folder cannot be written.
     """
-    with writing_whole(path) as file:
-        torch.save({"format": _FORMAT, **state}, file)
+    file: _Noting | None = None
+    try:
+        with writing_whole(path) as whole:
+            file = _Noting(whole)
+            torch.save({"format": _FORMAT, **state}, file)  # type: ignore[arg-type]
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else file.error if file is not None else None
+        if cause is None:
+            raise
+        raise TrainingError(
+            f"cannot write the checkpoint: {cause.strerror}",
+            fix="make room, then --resume auto goes on from the checkpoint before, if there is one",
+            file=str(path),
+        ) from error
+
+
+class _Noting:
+    """A file for ``torch.save``, which tells of a failed write without saying why."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -125,11 +156,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ResumeError("no checkpoint there", fix=fix, file=str(path))
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} is not what its checksum says")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for damaged files
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ResumeError(
-            f"cannot read the checkpoint: {reason}", fix=f"{fix}; is the file damaged?", file=str(path)
+            f"cannot read the checkpoint: {reason}",
+            fix=f"{fix}; a damaged one may have a sound {BEST_NAME} beside it (--resume takes its path)",
+            file=str(path),
         ) from error
     missing = [name for name in sorted(_PARTS) if not isinstance(state, dict) or name not in state]
     if missing:

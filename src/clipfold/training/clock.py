@@ -14,7 +14,7 @@ class Clock:
 
     def __init__(self, stream: ClipStream) -> None:
         self._stream = stream
-        self.num_clips = 0
+        self.num_clips = self._num_pending = 0
         self.seconds = self._waited = 0.0
         self.skip()
 
@@ -22,8 +22,13 @@ class Clock:
         """What passed since the last lap does not count."""
         self._start, self._start_waited = time.perf_counter(), self._stream.wait_seconds
 
-    def lap(self, num_clips: int) -> dict[str, float]:
+    def count(self, num_clips: int) -> None:
+        """A step with so many clips was made."""
+        self._num_pending += num_clips
+
+    def lap(self) -> dict[str, float]:
         """The figures of the stretch that ends now."""
+        num_clips, self._num_pending = self._num_pending, 0
         seconds = time.perf_counter() - self._start
         waited = self._stream.wait_seconds - self._start_waited
         self.num_clips += num_clips

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -17,7 +18,18 @@ OnError = Literal["raise", "substitute"]
 # Fields that a resumed run may change: they say where and how fast, not what is computed.
 FREE_FIELDS = frozenset(
     (
-        *("data", "out", "resume", "max_steps", "device", "num_threads", "cpu_threads", "batch_size", "accumulate"),
+        *(
+            "data",
+            "out",
+            "resume",
+            "max_steps",
+            "device",
+            "num_threads",
+            "cpu_threads",
+            "batch_size",
+            "accumulate",
+            "global_batch_size",
+        ),
         *("log_every", "checkpoint_every", "eval_every", "eval_split", "show_progress"),
         *("on_error", "max_failures", "verify_checksums"),
     )
@@ -70,6 +82,9 @@ class TrainConfig:
 
     accumulate: int = 1
     """Forward passes of one step: the global batch is batch_size * accumulate."""
+
+    global_batch_size: int | None = None
+    """Clips of one step; sets accumulate (or a smaller batch_size) so that it comes out."""
 
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW; cosine from there to zero."""
@@ -129,16 +144,21 @@ class TrainConfig:
     """Show progress on the standard error."""
 
     def __post_init__(self) -> None:
+        for name in ("data", "out", "resume"):  # a Path is welcome
+            object.__setattr__(self, name, str(getattr(self, name)))
+        if isinstance(self.reducer_options, str):
+            raise TypeError(f"reducer_options: {self.reducer_options!r}, expected several texts such as ('n=50',)")
+        self._check_types()
         if not isinstance(self.reducer_options, tuple):  # a JSON list
             object.__setattr__(self, "reducer_options", tuple(self.reducer_options))
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "log_every"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("hidden", "num_threads", "cpu_threads", "checkpoint_every", "max_steps"):
+        for name in ("hidden", "global_batch_size", "num_threads", "cpu_threads", "checkpoint_every", "max_steps"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1, or left out")
-        self._check("learning_rate", self.learning_rate > 0, "more than 0")
-        self._check("weight_decay", self.weight_decay >= 0, "at least 0")
-        self._check("grad_clip", self.grad_clip >= 0, "at least 0")
+        self._check("learning_rate", 0 < self.learning_rate < math.inf, "a finite number above 0")
+        self._check("weight_decay", 0 <= self.weight_decay < math.inf, "a finite number of at least 0")
+        self._check("grad_clip", 0 <= self.grad_clip < math.inf, "a finite number of at least 0")
         for name in ("warmup", "label_smoothing"):
             self._check(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
         self._check("seed", 0 <= self.seed < 1 << 64, "in [0, 2**64)")
@@ -146,6 +166,32 @@ class TrainConfig:
         self._check("precision", self.precision in get_args(Precision), f"one of {', '.join(get_args(Precision))}")
         self._check("on_error", self.on_error in get_args(OnError), f"one of {', '.join(get_args(OnError))}")
         self.options_of_reducer()
+        if self.global_batch_size is not None:
+            self._share_global_batch(self.global_batch_size)
+
+    def _check_types(self) -> None:
+        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+        for field in fields(self):
+            kind, _, none = str(field.type).partition(" | ")
+            value = getattr(self, field.name)
+            if kind not in kinds or (none and value is None):
+                continue
+            if not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "bool"):
+                found = f"{value!r} ({type(value).__name__})"
+                raise TypeError(f"{field.name}: {found}, expected {kind} (--{field.name.replace('_', '-')})")
+
+    def _share_global_batch(self, size: int) -> None:
+        batch_size = min(self.batch_size, size)
+        below, above = size // batch_size * batch_size, -(-size // batch_size) * batch_size
+        self._check(
+            "global_batch_size",
+            size % batch_size == 0,
+            f"a multiple of batch_size {batch_size}, such as {below} or {above}",
+        )
+        accumulate = size // batch_size
+        self._check("accumulate", self.accumulate in (1, accumulate), f"{accumulate}, for global_batch_size {size}")
+        object.__setattr__(self, "batch_size", batch_size)
+        object.__setattr__(self, "accumulate", accumulate)
 
     def _check(self, name: str, ok: bool, expected: str) -> None:
         if not ok:

@@ -24,7 +24,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     run: str | Path,
-    data: str | None = None,
+    data: str | Path | None = None,
     *,
     split: str = "test",
     checkpoint: Literal["best", "last"] = "best",
@@ -64,6 +64,9 @@ def evaluate(
         ValueError: No such split, or an empty one; no such device.
         ShardError: No corpus there.
     """
+    for name, value in (("batch_size", batch_size), ("num_threads", num_threads), ("cpu_threads", cpu_threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: {value}, expected at least 1, or left out (--{name.replace('_', '-')})")
     run = Path(run)
     path = run if run.is_file() else _checkpoint_of(run, checkpoint)
     saved = load_checkpoint(path)

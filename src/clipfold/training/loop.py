@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from clipfold.clip import ClipBatch
-from clipfold.files import write_json
+from clipfold.files import read_json, write_json
 from clipfold.progress import Progress
 from clipfold.shards.reader import Corpus
 from clipfold.stream.loader import ClipStream
@@ -33,6 +33,7 @@ from clipfold.training.evaluation import Evaluation, evaluate_stream
 from clipfold.training.interrupts import Interrupts
 from clipfold.training.metrics import MetricsLog
 from clipfold.training.preparation import (
+    check_batch_size,
     choose_eval_split,
     choose_threads,
     dataset_of,
@@ -78,6 +79,7 @@ def train(config: TrainConfig) -> TrainSummary:
         folder = stack.enter_context(RunFolder(config.out, resume=config.resume))
         saved = earlier_checkpoint(config, folder.path)
         model = build_model(config, dataset)
+        check_batch_size(config, model)
         config = replace(config, cpu_threads=choose_threads(config, device, model, saved))
         stack.enter_context(torch_threads(config.cpu_threads))
         open_split = partial(open_stream, corpus, config, device=device, ledger=folder.path)
@@ -88,8 +90,13 @@ def train(config: TrainConfig) -> TrainSummary:
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         torch.manual_seed(config.seed)
         state = TrainingState(config, dataset, move_model(model, device), stream)
-        log = MetricsLog(folder.path / METRICS_NAME, num_bytes=None if saved is None else state.load(saved))
+        num_bytes = 0 if saved is None else state.load(saved)
+        if saved is not None and config.resume != "auto":  # a checkpoint of another place: from now on it is ours
+            num_bytes = state.adopt(folder.path, metrics_num_bytes=num_bytes)
+        log = MetricsLog(folder.path / METRICS_NAME, num_bytes=num_bytes)
         write_json(folder.path / CONFIG_NAME, config.to_json())
+        if state.num_epochs == config.epochs and (folder.path / SUMMARY_NAME).exists():
+            return TrainSummary(**read_json(folder.path / SUMMARY_NAME))  # nothing is left to do
         interrupts = stack.enter_context(Interrupts())
         return _Training(config, state, stream, eval_stream, log, interrupts).run()
 
@@ -159,6 +166,7 @@ class _Training:
             state.running.check(self.path)
         state.optimizer.step()
         state.step += 1
+        self.clock.count(self.stream.global_batch_size)
         if state.running.num_steps == config.log_every:
             self._write_log()
 
@@ -208,11 +216,10 @@ class _Training:
         if not state.running.num_steps:
             return
         state.running.check(self.path)
-        num_clips = state.running.num_steps * self.stream.global_batch_size
         values = state.running.take()
         state.last_loss = values["loss"]
         learning_rate = state.optimizer.param_groups[0]["lr"]
-        speed = self.clock.lap(num_clips)
+        speed = self.clock.lap()
         self.log.append(
             "train", step=state.step, epoch=state.num_epochs, **values, learning_rate=learning_rate, **speed
         )
@@ -240,12 +247,13 @@ class _Training:
 
     def _summary(self, *, is_finished: bool) -> TrainSummary:
         state, clock = self.state, self.clock
+        clock.lap()  # what the last log line did not hold
         summary = TrainSummary(
             out=str(self.path),
             num_steps=state.step,
             num_epochs=state.num_epochs,
             is_finished=is_finished,
-            loss=state.last_loss,
+            loss=state.running.mean_loss if state.last_loss is None else state.last_loss,
             best_top1=state.best_top1,
             last_top1=state.last_top1,
             num_clips=clock.num_clips,

@@ -118,7 +118,7 @@ class RunningLoss:
         more = f" and {len(keys) - _MOST_KEYS} more" if len(keys) > _MOST_KEYS else ""
         raise TrainingError(
             f"the loss or its gradient is not finite at step {bad}",
-            fix="a lower --learning-rate, or --precision fp32; --resume auto goes on from the last checkpoint",
+            fix="a lower --learning-rate or --precision fp32; --resume auto goes on from a checkpoint if there is one",
             keys=", ".join(keys[:_MOST_KEYS]) + more,
             run=str(run),
         )
@@ -130,6 +130,11 @@ class RunningLoss:
         self.norm_sum.zero_()
         self.num_steps = 0
         return values
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Of the steps since the last log line; ``None`` without any."""
+        return float(self.loss_sum) / self.num_steps if self.num_steps else None
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, as plain numbers."""

@@ -16,7 +16,9 @@ from clipfold.training.checkpoint import LAST_NAME, Dataset, load_checkpoint
 from clipfold.training.config import TrainConfig
 from clipfold.training.threads import choose_cpu_threads
 
-__all__ = ["choose_eval_split", "choose_threads", "dataset_of", "earlier_checkpoint", "open_stream"]
+__all__ = ["check_batch_size", "choose_eval_split", "choose_threads", "dataset_of", "earlier_checkpoint", "open_stream"]
+
+_BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
 def dataset_of(corpus: Corpus) -> Dataset:
@@ -56,6 +58,18 @@ def choose_eval_split(config: TrainConfig, corpus: Corpus) -> str | None:
     if config.show_progress:
         print("no val split: training without evaluation (--eval-split names another split)", file=sys.stderr)
     return None
+
+
+def check_batch_size(config: TrainConfig, model: ClipClassifier) -> None:
+    """Say before training that batch norm has nothing to normalise over in a batch of one.
+
+    Raises:
+        ValueError: One clip a forward pass, and a backbone with batch norm.
+    """
+    if config.batch_size == 1 and any(isinstance(module, _BATCH_NORMS) for module in model.modules()):
+        raise ValueError(
+            f"batch_size: 1, expected at least 2: {config.backbone} normalises over the clips of a batch (--batch-size)"
+        )
 
 
 def earlier_checkpoint(config: TrainConfig, run: Path) -> dict[str, Any] | None:

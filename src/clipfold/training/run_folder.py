@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +26,11 @@ CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME = "summary.json"
 _LOCK_NAME = ".lock"
+_CHECKPOINT_NAME = "checkpoint.pt"
+_OURS = re.compile(
+    r"config\.json|metrics\.jsonl|summary\.json|evaluation-.+\.json|faults\.\d+\.jsonl|(checkpoint|best)\.pt|report\.html"
+)
+_UNFINISHED = re.compile(rf"\.({_OURS.pattern})\.\d+-[0-9a-f]+\.tmp")  # files.writing_whole was killed
 
 
 class RunFolder:
@@ -32,7 +38,7 @@ class RunFolder:
 
     Args:
         out: The folder; made where it is missing.
-        resume: ``"never"`` takes only a new or empty folder; anything else also one that holds a run.
+        resume: ``"never"`` takes only a folder without a checkpoint; anything else also one that holds a run.
 
     Raises:
         ResumeError: It holds a run, and ``resume`` is ``"never"``.
@@ -45,23 +51,33 @@ class RunFolder:
         self._is_new = not self.path.exists()
         if self.path.exists() and not self.path.is_dir():
             raise TrainingError("a file, expected a folder for the run", fix="choose another --out", folder=str(out))
+        if not self._is_new:
+            self._check_is_ours()  # before anything is put into it
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             self._take_lock()
-            self._check(resume)
+            self._check_is_ours()
+            self._check_resume(resume)
+            for name in os.listdir(self.path):
+                if _UNFINISHED.fullmatch(name):
+                    (self.path / name).unlink()
         except BaseException:
             self.close()
             raise
 
-    def _check(self, resume: str) -> None:
+    def _check_is_ours(self) -> None:
         names = set(os.listdir(self.path)) - {_LOCK_NAME}
-        if names and CONFIG_NAME not in names:
+        others = [name for name in names if not _OURS.fullmatch(name) and not _UNFINISHED.fullmatch(name)]
+        if others and CONFIG_NAME not in names:
             raise TrainingError(
-                f"the folder holds something else than a run: {', '.join(sorted(names)[:3])}",
+                f"the folder holds something else than a run: {', '.join(sorted(others)[:3])}",
                 fix="choose another --out",
                 folder=str(self.path),
             )
+
+    def _check_resume(self, resume: str) -> None:
+        names = set(os.listdir(self.path)) & {_CHECKPOINT_NAME}  # a run without one has nothing to lose
         fix = "--resume auto goes on with it; another --out starts a new one"
         if names and resume == "never":
             raise ResumeError("the folder holds a run already", fix=fix, folder=str(self.path))

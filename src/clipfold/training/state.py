@@ -102,6 +102,18 @@ class TrainingState:
                 print("another global batch size: no clip is missed or repeated, but batches differ", file=sys.stderr)
         return int(saved["metrics_num_bytes"])
 
+    def adopt(self, run: Path, *, metrics_num_bytes: int) -> int:
+        """Make a checkpoint that was loaded from elsewhere the one that this run goes on from.
+
+        Returns:
+            The size to which the run's ``metrics.jsonl`` is cut: 0 in a run of its own.
+        """
+        if Path(self.config.resume).resolve() not in (run.resolve(), *(path.resolve() for path in run.glob("*.pt"))):
+            metrics_num_bytes = 0
+            self.best_top1 = None  # of a checkpoint that is not here
+        self.save(run / LAST_NAME, metrics_num_bytes=metrics_num_bytes)
+        return metrics_num_bytes
+
 
 def _version(name: str) -> str:
     try:
