@@ -76,11 +76,13 @@ def _whole_sums(values_NC: NDArray[Any]) -> tuple[tuple[int, ...], tuple[int, ..
     width = channels * max(_WIDTH // channels, 1)
     flat = values_NC.reshape(-1)
     places = np.zeros((2, width), np.int64)
+    scratch = np.empty((_ROWS, width), _WHOLE[flat.dtype.name])
     for start in range(0, flat.size, _ROWS * width):
         some = flat[start : start + _ROWS * width]
         whole = some.size // width * width
         for rows in (some[:whole].reshape(-1, width), some[whole:].reshape(1, -1)):
-            piece = rows.astype(_WHOLE[flat.dtype.name])
+            piece = scratch[: rows.shape[0], : rows.shape[1]]
+            piece[...] = rows
             places[0, : rows.shape[1]] += piece.sum(axis=0).astype(np.int64)
             np.multiply(piece, piece, out=piece)
             places[1, : rows.shape[1]] += piece.sum(axis=0).astype(np.int64)
