@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from clipfold import augment
 from clipfold.augment import Compose, recipe
 from clipfold.augment.photometric import Brightness, Contrast
 from clipfold.clip import ClipSpec
@@ -66,6 +67,9 @@ def test_an_empty_chain_changes_nothing():
 def test_wrong_use():
     with pytest.raises(TypeError, match="not its class"):
         Compose([Brightness])
+    for single in (Brightness(), Brightness, 3):
+        with pytest.raises(TypeError, match="expected a list of augmentations"):
+            Compose(single)
     with pytest.raises(ValueError, match="chain of 0, expected 1"):
         Compose([Brightness()]).transform(torch.zeros(1, *SPEC.shape_SCHW), [])
 
@@ -85,3 +89,15 @@ def test_unknown_names_list_the_known(outside):
     assert "erasing" in str(caught.value)
     with pytest.raises(PluginError, match="is a int, expected an Augmentation"):
         recipe("outside_augmentations:number", **NUMBERS)
+
+
+def test_all_members_can_be_imported_from_the_room():
+    assert sorted(set(augment.__all__)) == sorted(augment.__all__)
+    for target in augment.AUGMENTATIONS.values():
+        name = target.partition(":")[2]
+        assert name in augment.__all__
+        assert issubclass(getattr(augment, name), augment.Augmentation)
+
+
+def test_a_chain_may_come_from_a_generator():
+    assert len(Compose(member for member in [Brightness()])) == 1

@@ -82,9 +82,25 @@ def test_erasing_paints_its_value_in_all_frames():
         (lambda: ColumnRoll(-1), "max_shift: -1"),
         (lambda: Erasing(scale=(0.5, 0.2)), "scale"),
         (lambda: Erasing(ratio=(0.0, 1.0)), "ratio"),
+        (lambda: Erasing(scale=(0.5, 1.2)), "scale"),
+        (lambda: Erasing(scale=(0.1, 0.2, 0.3)), "expected two shares of the area"),
+        (lambda: Erasing(value=float("nan")), "value: nan"),
         (lambda: params_of(Erasing(value=[0.1, 0.2])), "value: 2 values, expected 1 or 3"),
     ],
 )
 def test_wrong_settings(make, message):
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Erasing(scale=0.3), r"scale: 0.3, expected two shares of the area.*such as scale=\(0.1, 0.3\)"),
+        (lambda: Erasing(ratio=("1", "2")), "ratio: '1', expected two ratios"),
+        (lambda: ColumnRoll(2.5), "max_shift: 2.5, expected a whole number"),
+    ],
+)
+def test_settings_of_another_type(make, message):
+    with pytest.raises(TypeError, match=message):
         make()

@@ -55,10 +55,32 @@ def test_contrast_keeps_its_center():
         (lambda: Contrast(-1), "contrast: -1"),
         (lambda: Normalise([0.1], [0.0]), "std: 0.0"),
         (lambda: Normalise(0.0, float("nan")), "std: nan"),
+        (lambda: Normalise(float("nan"), 1), "mean: nan, expected a finite number"),
+        (lambda: Normalise([0.1, float("inf")], 1), "mean: inf"),
+        (lambda: Brightness(float("nan")), "brightness: nan, expected a finite number of at least 0"),
+        (lambda: Brightness(float("inf")), "brightness: inf"),
+        (lambda: Contrast(float("nan")), "contrast: nan"),
+        (lambda: Contrast(center=float("nan")), "center: nan"),
+        (lambda: Contrast(p=float("nan")), "probability p: nan"),
         (lambda: params_of(Normalise([0.1, 0.2], [1.0, 1.0])), "mean: 2 values, expected 1 or 3"),
         (lambda: params_of(Contrast(center=[0.1] * 4)), "center: 4 values, expected 1 or 3"),
     ],
 )
 def test_wrong_settings(make, message):
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Brightness("0.1"), "brightness: '0.1', expected a finite number"),
+        (lambda: Contrast(None), "contrast: None"),
+        (lambda: Normalise("grey", 1), "mean: 'grey'"),
+        (lambda: Normalise(0, ["1"]), "std: '1'"),
+        (lambda: Brightness(p="often"), "probability p: 'often'"),
+    ],
+)
+def test_what_is_no_number(make, message):
+    with pytest.raises(TypeError, match=message):
         make()

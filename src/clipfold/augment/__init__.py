@@ -22,15 +22,27 @@ from __future__ import annotations
 
 from clipfold.augment.base import Augmentation, FrameChannel, LinearForm, Params, Spatial
 from clipfold.augment.compose import AUGMENTATIONS, RECIPES, Compose, recipe
+from clipfold.augment.geometric import ColumnRoll, Erasing, HorizontalFlip, VerticalFlip
+from clipfold.augment.photometric import Brightness, Contrast, Normalise
+from clipfold.augment.temporal import FrameDrop, TimeReversal
 
 __all__ = [
     "AUGMENTATIONS",
     "RECIPES",
     "Augmentation",
+    "Brightness",
+    "ColumnRoll",
     "Compose",
+    "Contrast",
+    "Erasing",
     "FrameChannel",
+    "FrameDrop",
+    "HorizontalFlip",
     "LinearForm",
+    "Normalise",
     "Params",
     "Spatial",
+    "TimeReversal",
+    "VerticalFlip",
     "recipe",
 ]

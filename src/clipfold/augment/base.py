@@ -10,16 +10,30 @@ A linear form is what ``models/folding.py`` needs to move the change through a r
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import torch
 
 from clipfold.clip import ClipSpec
 from clipfold.rng import Draw
 
-__all__ = ["Augmentation", "FrameChannel", "LinearForm", "Params", "Spatial", "check_probability", "per_channel"]
+__all__ = [
+    "Augmentation",
+    "FrameChannel",
+    "LinearForm",
+    "Params",
+    "Spatial",
+    "check_number",
+    "check_probability",
+    "check_range",
+    "check_values",
+    "per_channel",
+]
 
 Params = dict[str, torch.Tensor]
 
@@ -100,15 +114,61 @@ class Augmentation(ABC):
         return f"{type(self).__name__}({settings})"
 
 
-def check_probability(p: float) -> float:
+def check_number(name: str, value: Any, *, expected: str = "a finite number", least: float = -math.inf) -> Any:
+    """``value`` as it is.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not finite, or below ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: {value!r}, expected {expected}")
+    if not math.isfinite(value) or value < least:
+        raise ValueError(f"{name}: {value}, expected {expected}")
+    return value
+
+
+def check_probability(p: float, name: str = "probability p") -> float:
     """``p`` as it is.
 
     Raises:
+        TypeError: It is no number.
         ValueError: It is not in [0, 1].
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"probability p: {p}, expected a number from 0 to 1")
+    expected = "a number from 0 to 1"
+    if check_number(name, p, expected=expected, least=0) > 1:
+        raise ValueError(f"{name}: {p}, expected {expected}")
     return p
+
+
+def check_range(name: str, pair: Any, *, expected: str) -> tuple[float, float]:
+    """``pair`` as it is: two numbers.
+
+    Raises:
+        TypeError: It is not a tuple or list, or holds something that is no number.
+        ValueError: There are not two, one is not finite, or the second is below the first.
+    """
+    if not isinstance(pair, (tuple, list)):
+        raise TypeError(f"{name}: {pair!r}, expected {expected}, such as {name}=(0.1, 0.3)")
+    for value in pair:
+        check_number(name, value, expected=expected)
+    if len(pair) != 2 or pair[0] > pair[1]:
+        raise ValueError(f"{name}: {pair}, expected {expected}")
+    return pair[0], pair[1]
+
+
+def check_values(name: str, values: Any) -> float | list[float]:
+    """One number, or one per channel, as floats.
+
+    Raises:
+        TypeError: Something else than a number or a sequence of numbers.
+        ValueError: A number that is not finite.
+    """
+    expected = "a finite number, or one per channel"
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        return float(check_number(name, values, expected=expected))
+    found = [value.item() if hasattr(value, "item") else value for value in values]
+    return [float(check_number(name, value, expected=expected)) for value in found]
 
 
 def per_channel(values: float | Sequence[float], spec: ClipSpec, name: str) -> list[float]:

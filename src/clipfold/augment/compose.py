@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -42,14 +42,18 @@ class Compose:
         augmentations: The chain; may be empty.
 
     Raises:
-        TypeError: A member that is no :class:`Augmentation`.
+        TypeError: No list, or a member that is no :class:`Augmentation`.
     """
 
-    def __init__(self, augmentations: Sequence[Augmentation] = ()) -> None:
-        for member in augmentations:
+    def __init__(self, augmentations: Iterable[Augmentation] = ()) -> None:
+        if isinstance(augmentations, Augmentation) or not isinstance(augmentations, Iterable):
+            raise TypeError(
+                f"a chain: {augmentations!r}, expected a list of augmentations, such as Compose([HorizontalFlip()])"
+            )
+        self.augmentations = tuple(augmentations)
+        for member in self.augmentations:
             if not isinstance(member, Augmentation):
                 raise TypeError(f"member of a chain: {member!r}, expected an Augmentation (an object, not its class)")
-        self.augmentations = tuple(augmentations)
 
     def __len__(self) -> int:
         return len(self.augmentations)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 
-from clipfold.augment.base import Augmentation, Params, Spatial, check_probability, per_channel
+from clipfold.augment.base import (
+    Augmentation,
+    Params,
+    Spatial,
+    check_number,
+    check_probability,
+    check_range,
+    check_values,
+    per_channel,
+)
 from clipfold.clip import ClipSpec
 from clipfold.rng import Draw
 
@@ -74,8 +84,10 @@ class ColumnRoll(Augmentation):
     """
 
     def __init__(self, max_shift: int | None = None, *, p: float = 1.0) -> None:
-        if max_shift is not None and max_shift < 0:
-            raise ValueError(f"max_shift: {max_shift}, expected at least 0, or None for any")
+        if max_shift is not None:
+            expected = "a whole number of at least 0, or None for any"
+            if not isinstance(check_number("max_shift", max_shift, expected=expected, least=0), Integral):
+                raise TypeError(f"max_shift: {max_shift!r}, expected {expected}")
         self.max_shift = max_shift
         self.p = check_probability(p)
 
@@ -108,8 +120,9 @@ class Erasing(Augmentation):
         p: Probability that a clip is painted on.
 
     Raises:
-        ValueError: A range that is empty or out of bounds, or ``p`` outside [0, 1]; when used, another number of
-            values than channels.
+        TypeError: A range that is not two numbers, or a value that is no number.
+        ValueError: A range that is empty or out of bounds, a number that is not finite, or ``p`` outside [0, 1]; when
+            used, another number of values than channels.
     """
 
     def __init__(
@@ -120,13 +133,15 @@ class Erasing(Augmentation):
         value: float | Sequence[float] = 0.0,
         p: float = 0.5,
     ) -> None:
-        if not 0 <= scale[0] <= scale[1] <= 1:
-            raise ValueError(f"scale: {scale}, expected two shares of the area, 0 <= low <= high <= 1")
-        if not 0 < ratio[0] <= ratio[1]:
-            raise ValueError(f"ratio: {ratio}, expected two ratios, 0 < low <= high")
-        self.scale = scale
-        self.ratio = ratio
-        self.value = value
+        shares = "two shares of the area, 0 <= low <= high <= 1"
+        self.scale = check_range("scale", scale, expected=shares)
+        if not 0 <= self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale: {scale}, expected {shares}")
+        ratios = "two ratios, 0 < low <= high"
+        self.ratio = check_range("ratio", ratio, expected=ratios)
+        if not self.ratio[0] > 0:
+            raise ValueError(f"ratio: {ratio}, expected {ratios}")
+        self.value = check_values("value", value)
         self.p = check_probability(p)
 
     def make_params(self, draw: Draw, spec: ClipSpec) -> Params:

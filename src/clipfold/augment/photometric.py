@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
-from clipfold.augment.base import Augmentation, FrameChannel, Params, check_probability, per_channel
+from clipfold.augment.base import (
+    Augmentation,
+    FrameChannel,
+    Params,
+    check_number,
+    check_probability,
+    check_values,
+    per_channel,
+)
 from clipfold.clip import ClipSpec
 from clipfold.rng import Draw
 
@@ -21,15 +29,17 @@ class Normalise(Augmentation):
         std: The same; greater than 0.
 
     Raises:
-        ValueError: A ``std`` that is not greater than 0; when used, another number of values than channels.
+        TypeError: Something that is no number.
+        ValueError: A number that is not finite, or a ``std`` that is not greater than 0; when used, another number of
+            values than channels.
     """
 
     def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        for value in [std] if isinstance(std, (int, float)) else std:
+        self.mean = check_values("mean", mean)
+        self.std = check_values("std", std)
+        for value in [self.std] if isinstance(self.std, float) else self.std:
             if not value > 0:
                 raise ValueError(f"std: {value}, expected a number greater than 0")
-        self.mean = mean
-        self.std = std
 
     def make_params(self, draw: Draw, spec: ClipSpec) -> Params:
         """``mean`` and ``std``, float64 (B, C)."""
@@ -62,13 +72,12 @@ class Brightness(Augmentation):
         p: Probability that a clip is changed.
 
     Raises:
-        ValueError: ``brightness`` below 0, or ``p`` outside [0, 1].
+        TypeError: Something that is no number.
+        ValueError: ``brightness`` below 0 or not finite, or ``p`` outside [0, 1].
     """
 
     def __init__(self, brightness: float = 0.1, *, p: float = 1.0) -> None:
-        if brightness < 0:
-            raise ValueError(f"brightness: {brightness}, expected at least 0")
-        self.brightness = brightness
+        self.brightness = check_number("brightness", brightness, least=0, expected="a finite number of at least 0")
         self.p = check_probability(p)
 
     def make_params(self, draw: Draw, spec: ClipSpec) -> Params:
@@ -98,14 +107,14 @@ class Contrast(Augmentation):
         p: Probability that a clip is changed.
 
     Raises:
-        ValueError: ``contrast`` below 0, or ``p`` outside [0, 1]; when used, another number of values than channels.
+        TypeError: Something that is no number.
+        ValueError: ``contrast`` below 0, a number that is not finite, or ``p`` outside [0, 1]; when used, another
+            number of values than channels.
     """
 
     def __init__(self, contrast: float = 0.2, *, center: float | Sequence[float] = 0.5, p: float = 1.0) -> None:
-        if contrast < 0:
-            raise ValueError(f"contrast: {contrast}, expected at least 0")
-        self.contrast = contrast
-        self.center = center
+        self.contrast = check_number("contrast", contrast, least=0, expected="a finite number of at least 0")
+        self.center = check_values("center", center)
         self.p = check_probability(p)
 
     def make_params(self, draw: Draw, spec: ClipSpec) -> Params:

@@ -58,11 +58,9 @@ class FrameDrop(Augmentation):
     """
 
     def __init__(self, rate: float = 0.1, *, mode: DropMode = "hold", p: float = 1.0) -> None:
-        if not 0 <= rate <= 1:
-            raise ValueError(f"rate: {rate}, expected a number from 0 to 1")
         if mode not in get_args(DropMode):
             raise ValueError(f"mode: {mode!r}, expected one of {', '.join(get_args(DropMode))}")
-        self.rate = rate
+        self.rate = check_probability(rate, "rate")
         self.mode = mode
         self.p = check_probability(p)
 
