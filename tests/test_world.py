@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from clipfold import World
@@ -21,3 +23,17 @@ def test_an_impossible_world_is_refused(values: tuple[int, int, int]) -> None:
 def test_a_broken_variable_is_named() -> None:
     with pytest.raises(ValueError, match="WORLD_SIZE: 'two'"):
         World.from_env({"WORLD_SIZE": "two"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rank": "0"}, "rank of a world: '0', expected a whole number"),
+        ({"world_size": 2.0}, "world_size of a world: 2.0"),
+        ({"local_rank": None}, "local_rank of a world: None"),
+        ({"rank": False}, "rank of a world: False"),
+    ],
+)
+def test_what_is_no_whole_number_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        World(**values)

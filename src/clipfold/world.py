@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 __all__ = ["World"]
 
@@ -19,6 +20,7 @@ class World:
         local_rank: This process among those of its node: which GPU it uses.
 
     Raises:
+        TypeError: Something that is no whole number.
         ValueError: rank outside [0, world_size), or a negative local_rank.
     """
 
@@ -27,6 +29,9 @@ class World:
     local_rank: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise TypeError(f"{name} of a world: {value!r}, expected a whole number, such as int({name})")
         if self.world_size < 1 or not 0 <= self.rank < self.world_size or self.local_rank < 0:
             raise ValueError(f"{self}: expected world_size >= 1, 0 <= rank < world_size and local_rank >= 0")
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +260,8 @@ def test_url_and_file_give_the_same(corpora: Callable[[str], Path]) -> None:
         ({"max_failures": -1}, "max_failures"),
         ({"seed": -1}, "seed"),
         ({"device": "meta"}, "expected 'cpu' or 'cuda'"),
+        ({"device": "xyz"}, "device: 'xyz', expected 'cpu', 'cuda' or 'cuda:<number>'"),
+        ({"tail": "cross", "batch_size": 38}, "use a smaller batch size, fewer ranks or more data"),
         ({"tail": "cross", "batch_size": 38}, "global batch of 38 clips"),
         ({"tail": "cross", "batch_size": 10, "accumulate": 2, "world": World(0, 2)}, "global batch of 40 clips"),
     ],
@@ -267,6 +269,23 @@ def test_url_and_file_give_the_same(corpora: Callable[[str], Path]) -> None:
 def test_wrong_arguments(corpus: Corpus, bad: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         ClipStream(corpus, **{"batch_size": 4} | bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        ({"world": 2}, r"world: 2, expected World\(rank, world_size\)"),
+        ({"world": (0, 1)}, r"world: \(0, 1\), expected World"),
+        ({"data": None}, "data: None, expected a folder or URL of a corpus, or an opened Corpus"),
+        ({"shuffle": "yes"}, "shuffle: 'yes', expected True, False"),
+        ({"verify_checksums": "no"}, "verify_checksums: 'no', expected True or False"),
+        ({"meta": 1}, "meta: 1, expected True or False"),
+        ({"device": 1.5}, "device: 1.5, expected 'cpu'"),
+    ],
+)
+def test_arguments_of_another_type(corpus: Corpus, bad: dict[str, Any], match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        ClipStream(**{"data": corpus, "batch_size": 4} | bad)
 
 
 def test_a_batch_may_be_larger_than_a_padded_epoch(corpus: Corpus) -> None:
@@ -347,6 +366,29 @@ def test_no_thread_outlives_its_stream(corpus: Corpus) -> None:
     next(abandoned)
     del forgotten, abandoned
     wait_until(lambda: not stream_threads())
+
+
+def test_threads_that_share_an_iterator_get_each_batch_once(corpus: Corpus) -> None:
+    num_threads = 8
+    for _ in range(5):
+        with ClipStream(corpus, batch_size=1, num_threads=2) as stream:
+            shared, keys = iter(stream), list[str]()
+            together = threading.Barrier(num_threads)
+
+            def consume(
+                shared: Iterator[ClipBatch] = shared, keys: list[str] = keys, together: threading.Barrier = together
+            ) -> None:
+                together.wait()
+                for batch in shared:
+                    keys.extend(batch.keys)
+
+            threads = [threading.Thread(target=consume) for _ in range(num_threads)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sorted(map(number_of, keys)) == list(range(M))
+            assert stream.position == M
 
 
 def test_closing(corpus: Corpus) -> None:

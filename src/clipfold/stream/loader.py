@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,6 +57,12 @@ class ClipStream:
     **A batch is valid until the next one is asked for**; its memory is used again. ``batch.clone()`` keeps one. With a
     CUDA device that holds for work on the CUDA stream that is current when the next batch is asked for.
 
+    **Threads.** ``next()`` may be called on one iterator from several threads: each batch is handed out once, and the
+    state counts each once. But the memory of a batch is used again as soon as any thread asks for the next, so a
+    thread that shares an iterator has to be done with its batch, or have cloned it, before another one asks; which
+    thread gets which batch is open. Everything else (starting an iteration, loading a state, closing) belongs to one
+    thread, while no other is inside ``next()``.
+
     Args:
         data: A corpus folder or URL, or an opened :class:`~clipfold.shards.reader.Corpus`.
         split: Name of the split.
@@ -84,6 +91,7 @@ class ClipStream:
             The slow path: one more read and one more JSON text a sample, which the index files otherwise spare.
 
     Raises:
+        TypeError: ``data``, ``world`` or a flag of another type.
         ValueError: An argument out of range; a split that is not there or empty; ``tail="cross"`` with a global batch
             larger than the split.
         ShardError: The corpus is missing or damaged.
@@ -124,10 +132,15 @@ class ClipStream:
         self.max_failures = None if max_failures is None else _at_least("max_failures", max_failures, 0)
         self.tail: Tail = _one_of("tail", tail, get_args(Tail))
         self.device = _device(device)
-        self.world = World() if world is None else world
+        self.world = World() if world is None else _instance("world", world, World, "World(rank, world_size)")
+        for name, flag in (("verify_checksums", verify_checksums), ("meta", meta)):
+            _instance(name, flag, bool, "True or False")
+        if shuffle is not None:
+            _instance("shuffle", shuffle, bool, "True, False, or None for the split's own")
         on_error = _one_of("on_error", on_error, get_args(OnError))
 
-        self.corpus = Corpus(data) if isinstance(data, (str, Path)) else data
+        _instance("data", data, (str, Path, Corpus), "a folder or URL of a corpus, or an opened Corpus")
+        self.corpus = data if isinstance(data, Corpus) else Corpus(data)
         self.split, self.spec = split, self.corpus.spec
         self.classes = list(self.corpus.classes)
         self.mean, self.std = list(self.corpus.manifest.mean), list(self.corpus.manifest.std)
@@ -138,7 +151,7 @@ class ClipStream:
             raise ValueError(f"split {split!r} of {self.corpus.root} is empty: 0 samples, expected at least 1")
 
         self._chosen_order = {"num_lanes": num_lanes, "block_size": block_size, "run_length": run_length}
-        shuffled = split == "train" if shuffle is None else bool(shuffle)
+        shuffled = split == "train" if shuffle is None else shuffle
         self._plan = Plan(table["num_samples"], seed=seed, shuffle=shuffled, **self._chosen_order)
         self._fingerprint = fingerprint(table)
         self._position = self._micro = 0  # where the next step starts, and which micro-batch of it comes next
@@ -146,8 +159,8 @@ class ClipStream:
             raise ValueError(
                 f"global batch of {self.global_batch_size} clips (batch_size {self.batch_size} x "
                 f"{self.world.world_size} ranks x accumulate {self.accumulate}), but split {split!r} has "
-                f"{self.num_samples}: with tail='cross' a batch would hold samples twice; use a smaller batch, or "
-                "tail='pad'"
+                f"{self.num_samples}: batches that are all full (tail 'cross') would hold samples twice; use a smaller "
+                "batch size, fewer ranks or more data, or ClipStream(tail='pad') where batches may be filled up"
             )
 
         order = f"{split} {self._fingerprint} {self._plan.seed}"
@@ -161,13 +174,14 @@ class ClipStream:
             verify_checksums=verify_checksums,
             on_error="raise" if on_error == "raise" else "substitute" if shuffled else "invalid",
             ledger=self._ledger,
-            reads_meta=bool(meta),
+            reads_meta=meta,
         )
         self._executor: ThreadPoolExecutor | None = None
         self._hosts: list[HostBatch] = []
         self._ring: DeviceRing | None = None
         self._pipeline: Pipeline | None = None
         self._iteration = 0
+        self._next_lock = threading.Lock()
         self._is_closed = False
         self._past = StageTimes()
         self._past_wait_seconds = 0.0
@@ -307,6 +321,7 @@ class ClipStream:
         )
 
     def _next(self, iteration: int, border: int) -> ClipBatch:
+        """The next batch. The lock is held by whoever calls."""
         if iteration != self._iteration:
             raise RuntimeError("this iteration has ended: another was started, a state was loaded or the stream closed")
         if self._position >= border:
@@ -413,14 +428,18 @@ class _Iteration:
         return self
 
     def __next__(self) -> ClipBatch:
-        if self._stream is None:
+        stream = self._stream  # another thread may end the pass meanwhile
+        if stream is None:
             raise StopIteration
-        try:
-            return self._stream._next(self._number, self._border)
-        except BaseException as error:
-            if not isinstance(error, RuntimeError):
-                self._stream = None
-            raise
+        with stream._next_lock:
+            if self._stream is None:
+                raise StopIteration
+            try:
+                return stream._next(self._number, self._border)
+            except BaseException as error:
+                if not isinstance(error, RuntimeError):
+                    self._stream = None
+                raise
 
 
 def _default_threads() -> int:
@@ -433,6 +452,12 @@ def _at_least(name: str, value: int, least: int) -> int:
     return int(value)
 
 
+def _instance(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: {value!r}, expected {expected}")
+    return value
+
+
 def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:
     if value not in known:
         raise ValueError(f"{name}: {value!r}, expected one of {', '.join(known)}")
@@ -440,7 +465,12 @@ def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> Any:
 
 
 def _device(device: torch.device | str | None) -> torch.device:
-    made = torch.device("cpu" if device is None else device)
+    try:
+        made = torch.device("cpu" if device is None else device)
+    except RuntimeError as error:  # torch lists a dozen kinds of device, of which two are possible here
+        raise ValueError(f"device: {device!r}, expected 'cpu', 'cuda' or 'cuda:<number>'") from error
+    except TypeError as error:
+        raise TypeError(f"device: {device!r}, expected 'cpu', 'cuda', 'cuda:<number>' or a torch.device") from error
     if made.type not in ("cpu", "cuda"):
         raise ValueError(f"device: {str(made)!r}, expected 'cpu' or 'cuda'")
     if made.type == "cuda" and not torch.cuda.is_available():
