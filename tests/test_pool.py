@@ -114,7 +114,8 @@ def test_large_arguments_and_results_pass(tasks):
         assert [outcome.value for outcome in pool.map(tasks.misbehave, texts)] == texts
 
 
-@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
 def test_each_way_to_die_costs_one_task(tasks, num_workers):
     ways = {
         "segfault": ("crashed", "Crash"),

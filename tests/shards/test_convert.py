@@ -250,6 +250,7 @@ def test_limit_keeps_to_the_frozen_list(scripted, tmp_path):
     assert summary.num_sources == 3
 
 
+@pytest.mark.slow
 def test_real_videos(media, tmp_path):
     """Every good file gives its clips, each bad one is named; the frame counts are those of the README there."""
     expected = {}

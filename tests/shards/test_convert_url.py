@@ -93,6 +93,7 @@ def test_the_same_files_as_in_a_folder(scripted, tmp_path, url):
     assert content(url) == scripted.content(tmp_path / "folder")
 
 
+@pytest.mark.slow
 def test_killed_between_every_two_steps(scripted, tmp_path, monkeypatch):
     url = f"memory://corpora/{uuid.uuid4().hex}"
     scripted.write_sources(tmp_path / "src", scripted.good_sources(6))

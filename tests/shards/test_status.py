@@ -71,6 +71,7 @@ def test_stopped_finished_and_appending(scripted, tmp_path, monkeypatch, capsys)
     assert main(["status", str(tmp_path / "nowhere")]) == 1
 
 
+@pytest.mark.slow
 def test_while_it_runs(scripted, tmp_path):
     scripted.write_sources(tmp_path / "src", scripted.good_sources(40, then="sleep 0.05"))
     command = scripted.command(tmp_path / "src", tmp_path / "out", "--num-workers", "1")
