@@ -7,6 +7,7 @@ plugs in through the entry point group ``clipfold.<family>``; anybody else by wr
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 from clipfold.errors import PluginError
 
-__all__ = ["known_names", "load", "load_builtin"]
+__all__ = ["check_call", "known_names", "load", "load_builtin", "signature_of"]
 
 
 def known_names(family: str, table: Mapping[str, str]) -> list[str]:
@@ -67,6 +68,46 @@ def load_builtin(family: str, name: str, table: Mapping[str, str]) -> Any:
             fix="a name that comes from a file may only be one of ours: name your own on the command line instead",
         )
     return _import(family, name, table[name])
+
+
+def signature_of(family: str, name: str, make: Any, *takes: str) -> inspect.Signature:
+    """What a class or function of a family takes; nothing is called.
+
+    Args:
+        family: As for :func:`load`.
+        name: What the user wrote.
+        make: What :func:`load` found.
+        *takes: What members of the family are called with, for the message.
+
+    Raises:
+        PluginError: It cannot be called, or does not say what it takes.
+    """
+    try:
+        return inspect.signature(make)
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"{name!r} of the {family} is a {type(make).__name__}, expected a class or function that takes "
+            f"{' and '.join(takes)}",
+            fix="name a class or function that is written in Python",
+        ) from error
+
+
+def check_call(family: str, name: str, make: Any, *arguments: Any, **keywords: Any) -> None:
+    """Check that a class or function of a family takes these arguments, without calling it.
+
+    Raises:
+        PluginError: It cannot be called, or not with these.
+    """
+    takes = [*(type(value).__name__ for value in arguments), *(f"{keyword}=" for keyword in keywords)]
+    signature = signature_of(family, name, make, *takes)
+    try:
+        signature.bind(*arguments, **keywords)
+    except TypeError as error:
+        raise PluginError(
+            f"{name!r} of the {family} takes {signature}, expected a class or function that takes "
+            f"{' and '.join(takes)}: {error}",
+            fix="name one that does, or give its other arguments defaults",
+        ) from error
 
 
 def _import(family: str, name: str, target: str | EntryPoint) -> Any:

@@ -66,6 +66,8 @@ def test_plugins_from_outside(tmp_path, monkeypatch):
         "    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * in_channels, num_classes))\n"
         "def broken(num_classes, in_channels):\n"
         "    return 3\n"
+        "def called(command, in_channels=3):\n"
+        "    raise AssertionError('it was called')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     model = make_backbone("outside_backbones_of_tests:tiny", num_classes=4, in_channels=2, size=(9, 9))
@@ -73,3 +75,8 @@ def test_plugins_from_outside(tmp_path, monkeypatch):
     assert model(torch.rand(1, 2, 9, 9)).shape == (1, 4)
     with pytest.raises(PluginError, match="is a int, expected"):
         make_backbone("outside_backbones_of_tests:broken", num_classes=4)
+    for name in ("outside_backbones_of_tests:called", "os:system", "torch.nn:Linear"):
+        with pytest.raises(PluginError, match="expected a class or function that takes num_classes= and in_channels="):
+            make_backbone(name, num_classes=4)
+    with pytest.raises(PluginError, match="is a float, expected a class or function"):
+        make_backbone("math:pi", num_classes=4)

@@ -16,7 +16,7 @@ from clipfold.augment.temporal import FrameDrop, TimeReversal
 from clipfold.clip import ClipSpec
 from clipfold.errors import PluginError
 from clipfold.models.classifier import ClipClassifier, build_classifier
-from clipfold.models.reducers import REDUCERS, make_reducer
+from clipfold.models.reducers import REDUCERS, TemporalReducer, make_reducer
 from clipfold.testing import relative_difference
 
 SPEC = ClipSpec(num_frames=12, channels=3, height=8, width=21)
@@ -200,3 +200,45 @@ def test_parameters_of_another_chain_are_refused():
         model(stored(), params=[])
     with pytest.raises(ValueError, match="clips reach the reducer as"):
         ClipClassifier(make_reducer("mean", SPEC), nn.Identity(), 5, spec=ClipSpec())
+
+
+class Odd(TemporalReducer):
+    """Breaks the contract in one place."""
+
+    def __init__(self, spec, *, weights=(3, 12, 3), bias=(3,), image=(3, 8, 21), linear=True):
+        super().__init__(spec, out_channels=3)
+        self.shapes, self.image, self.linear = (weights, bias), image, linear
+
+    def weights(self):
+        return tuple(torch.zeros(shape, dtype=torch.float64) for shape in self.shapes) if self.linear else None
+
+    def finish(self, maps_BKHW):
+        return maps_BKHW.new_zeros(len(maps_BKHW), *self.image)
+
+    def forward(self, pixels_BSCHW):
+        return self.finish(pixels_BSCHW)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": (3, 11, 3)}, r"weights of reducer Odd: \(3, 11, 3\), expected \(K, S, C\) = \(any, 12, 3\)"),
+        ({"weights": (12, 3)}, r"weights of reducer Odd: \(12, 3\)"),
+        ({"bias": (2,)}, r"bias of reducer Odd: \(2,\), expected \(K,\) = \(3,\)"),
+        ({"image": (4, 8, 21)}, r"image of reducer Odd: \(2, 4, 8, 21\), expected .* = \(2, 3, 8, 21\)"),
+        ({"image": (3, 8)}, r"image of reducer Odd: \(2, 3, 8\)"),
+        ({"image": (3, 8, 20), "linear": False}, r"image of reducer Odd: \(2, 3, 8, 20\)"),
+    ],
+)
+def test_a_reducer_that_breaks_its_contract_is_named(change, message):
+    model = ClipClassifier(Odd(SPEC, **change), nn.Flatten(), 5).double()
+    with pytest.raises(PluginError, match=message):
+        model(stored(num=2))
+
+
+def test_compiled_it_gives_the_same():
+    model = tiny(reducer="mean")
+    model.backbone = nn.Flatten()
+    found = torch.compile(model, backend="aot_eager", fullgraph=True)(stored())
+    # the same operations in the same order
+    assert torch.equal(found, model(stored()))

@@ -140,7 +140,14 @@ def test_attention_weighs_frames_by_content():
         ("temporal_conv", {"hidden": 0}, "hidden of temporal_conv: 0"),
         ("temporal_conv", {"stride": 0}, "stride of temporal_conv: 0"),
         ("temporal_conv", {"depth": 2}, "options of reducer 'temporal_conv': depth, expected some of hidden"),
-        ("mean", {"hidden": 2}, "expected some of none"),
+        ("mean", {"hidden": 2}, "options of reducer 'mean': hidden, but mean has no options"),
+        ("temporal_conv", {"hidden": "x"}, "hidden of temporal_conv: 'x', expected a whole number"),
+        ("temporal_conv", {"hidden": 2.5}, "hidden of temporal_conv: 2.5, expected a whole number"),
+        ("temporal_conv", {"n": "3"}, "n of temporal_conv: '3', expected a whole number"),
+        ("temporal_conv", {"stride": None}, "stride of temporal_conv: None"),
+        ("temporal_conv", {"out_channels": True}, "out_channels of temporal_conv: True"),
+        ("temporal_conv", {"initial": ["smooth"]}, "initial of temporal_conv"),
+        ("attention", {"heads": 1.5}, "heads of attention: 1.5, expected a whole number"),
         ("attention", {"heads": 0}, "heads of attention: 0"),
     ],
 )
@@ -170,6 +177,10 @@ class Learned(TemporalReducer):
 
     def weights(self):
         return self.weight, self.bias
+
+class Needy(TemporalReducer):
+    def __init__(self, spec, size):
+        super().__init__(spec, out_channels=size)
 
 class Plain(nn.Module):
     def __init__(self, spec):
@@ -215,5 +226,11 @@ def test_unknown_names_list_the_known(outside):
     assert "did you mean 'temporal_conv'" in str(caught.value)
     with pytest.raises(PluginError, match="Plain, expected a TemporalReducer"):
         make_reducer("outside_reducers:Plain", SPECS[0])
+    with pytest.raises(PluginError, match="Linear, expected a TemporalReducer"):
+        make_reducer("torch.nn:Linear", SPECS[0])
+    with pytest.raises(PluginError, match="is a float, expected a class or function that takes spec"):
+        make_reducer("math:pi", SPECS[0])
+    with pytest.raises(PluginError, match="missing a required argument: 'size'"):
+        make_reducer("outside_reducers:Needy", SPECS[0])
     with pytest.raises(PluginError, match="cannot import"):
         make_reducer("outside_reducers:Missing", SPECS[0])

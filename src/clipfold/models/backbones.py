@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from clipfold.errors import PluginError
-from clipfold.plugins import load
+from clipfold.plugins import check_call, load
 
 __all__ = ["backbone_names", "make_backbone"]
 
@@ -40,7 +40,8 @@ def make_backbone(
         A module (B, in_channels, H, W) -> (B, num_classes).
 
     Raises:
-        PluginError: No backbone has this name, or what it names is no module.
+        PluginError: No backbone has this name, or what it names does not take ``num_classes`` and ``in_channels``, or
+            gives no module.
         ValueError: A number out of range, or pictures that the network cannot take.
     """
     if num_classes < 1 or in_channels < 1:
@@ -58,7 +59,9 @@ def _build(make: Any, name: str, num_classes: int, in_channels: int) -> nn.Modul
         if in_channels != 3:
             _replace_stem(model, name, in_channels)
     else:
-        model = make(num_classes=num_classes, in_channels=in_channels)
+        numbers = {"num_classes": num_classes, "in_channels": in_channels}
+        check_call("backbones", name, make, **numbers)  # before anything is called: the name may be any function's
+        model = make(**numbers)
     if not isinstance(model, nn.Module):
         raise PluginError(
             f"backbone {name!r} is a {type(model).__name__}, expected a torch.nn.Module",

@@ -13,6 +13,7 @@ from clipfold.augment.base import Params
 from clipfold.augment.compose import Compose, recipe
 from clipfold.augment.photometric import Normalise
 from clipfold.clip import ClipSpec
+from clipfold.errors import PluginError
 from clipfold.models.backbones import make_backbone
 from clipfold.models.folding import fold, num_eager
 from clipfold.models.reducers import TemporalReducer, make_reducer
@@ -68,6 +69,7 @@ class ClipClassifier(nn.Module):
         seen = self.augment.output_spec(self.spec)
         if seen.shape_SCHW != reducer.spec.shape_SCHW:
             raise ValueError(f"clips reach the reducer as {seen}, and it is made for {reducer.spec}")
+        self._image_size = seen.height, seen.width
         self.reducer = reducer
         if isinstance(backbone, str):
             backbone = make_backbone(
@@ -92,6 +94,7 @@ class ClipClassifier(nn.Module):
 
         Raises:
             ValueError: Clips of another shape or dtype than the model was made for.
+            PluginError: The reducer's weights or image have another shape than its contract says.
         """
         logits: torch.Tensor = self.backbone(self.images(pixels_BSCHW, params=params))
         return logits
@@ -103,6 +106,10 @@ class ClipClassifier(nn.Module):
         members = Compose([*chain, self._normalise])
         values = [*(params or ()), {"mean": self.mean[None], "std": self.std[None]}]
         linear = self.reducer.weights() if self.fold else None
+        if linear is not None:
+            S, C = self.reducer.spec.num_frames, self.reducer.spec.channels
+            _check_shape(self.reducer, "weights", linear[0], (None, S, C))
+            _check_shape(self.reducer, "bias", linear[1], (linear[0].shape[0],))
         with torch.autocast(pixels_BSCHW.device.type, enabled=False):
             if linear is None:
                 floats_BSCHW = members.transform(self._floats(pixels_BSCHW), values)
@@ -116,6 +123,8 @@ class ClipClassifier(nn.Module):
                     full_scale = 1.0
                 maps_BKHW = fold(forms[first:], *linear, full_scale=full_scale)(pixels_BSCHW)
         image: torch.Tensor = self.reducer(floats_BSCHW) if linear is None else self.reducer.finish(maps_BKHW)
+        height, width = self._image_size
+        _check_shape(self.reducer, "image", image, (len(pixels_BSCHW), self.reducer.out_channels, height, width))
         return image
 
     def draw_params(self, *, seed: int, positions: torch.Tensor) -> list[Params] | None:
@@ -184,6 +193,20 @@ def build_classifier(
         augment=augment,
         fold=fold,
     )
+
+
+def _check_shape(reducer: TemporalReducer, name: str, found: torch.Tensor, expected: tuple[int | None, ...]) -> None:
+    """Compare sizes alone: nothing waits for a device. ``None`` is any size."""
+    fits = len(found.shape) == len(expected)
+    for size, wanted in zip(found.shape, expected, strict=False):
+        fits = fits and (wanted is None or size == wanted)
+    if not fits:
+        letters = {"weights": "(K, S, C)", "bias": "(K,)", "image": "(B, out_channels, H, W)"}[name]
+        shape = ", ".join("any" if size is None else str(size) for size in expected) + "," * (len(expected) == 1)
+        raise PluginError(
+            f"{name} of reducer {type(reducer).__name__}: {tuple(found.shape)}, expected {letters} = ({shape})",
+            fix="give weights() of (K, S, C) and (K,), and finish() or forward() of (B, out_channels, H, W)",
+        )
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> torch.Tensor:

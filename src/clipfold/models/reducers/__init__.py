@@ -14,13 +14,12 @@ Your own is a subclass of :class:`TemporalReducer`, named by an entry point of t
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from clipfold.clip import ClipSpec
 from clipfold.errors import PluginError
 from clipfold.models.reducers.base import TemporalReducer
-from clipfold.plugins import load
+from clipfold.plugins import check_call, load, signature_of
 
 __all__ = ["REDUCERS", "TemporalReducer", "make_reducer"]
 
@@ -44,24 +43,23 @@ def make_reducer(name: str, spec: ClipSpec, **options: Any) -> TemporalReducer:
         ValueError: An option that the reducer does not have, or a value that does not fit the clips.
     """
     make = load("reducers", name, REDUCERS)
-    known = _option_names(make)
-    unknown = sorted(set(options) - set(known)) if known is not None else []
-    if unknown:
-        raise ValueError(
-            f"options of reducer {name!r}: {', '.join(unknown)}, expected some of {', '.join(known or []) or 'none'}"
-        )
+    if isinstance(make, type) and not issubclass(make, TemporalReducer):
+        raise _no_reducer(name, make.__name__)
+    parameters = signature_of("reducers", name, make, "spec").parameters
+    known = list(parameters)[1:]
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    unknown = sorted(set(options) - set(known))
+    if unknown and not takes_any:
+        expected = f"expected some of {', '.join(known)}" if known else f"but {name} has no options; leave them out"
+        raise ValueError(f"options of reducer {name!r}: {', '.join(unknown)}, {expected}")
+    check_call("reducers", name, make, spec, **options)
     reducer = make(spec, **options)
     if not isinstance(reducer, TemporalReducer):
-        raise PluginError(
-            f"reducer {name!r} is a {type(reducer).__name__}, expected a TemporalReducer",
-            fix="subclass clipfold.TemporalReducer",
-        )
+        raise _no_reducer(name, type(reducer).__name__)
     return reducer
 
 
-def _option_names(make: Any) -> list[str] | None:
-    """The keywords that a reducer takes after its spec; ``None`` where it takes any."""
-    parameters = list(inspect.signature(make).parameters.values())
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return [parameter.name for parameter in parameters[1:]]
+def _no_reducer(name: str, found: str) -> PluginError:
+    return PluginError(
+        f"reducer {name!r} is a {found}, expected a TemporalReducer", fix="subclass clipfold.TemporalReducer"
+    )

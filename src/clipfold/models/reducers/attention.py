@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipfold.clip import ClipSpec
-from clipfold.models.reducers.base import TemporalReducer
+from clipfold.models.reducers.base import TemporalReducer, check_option
 
 __all__ = ["Attention"]
 
@@ -32,14 +32,13 @@ class Attention(TemporalReducer):
         out_channels: Channels of the image, at least 1.
 
     Raises:
-        ValueError: A value below 1.
+        ValueError: A value below 1, or no whole number.
     """
 
     def __init__(self, spec: ClipSpec, *, heads: int = 4, hidden: int = 32, out_channels: int = 3) -> None:
         super().__init__(spec, out_channels=out_channels)
         for name, value in (("heads", heads), ("hidden", hidden), ("out_channels", out_channels)):
-            if value < 1:
-                raise ValueError(f"{name} of attention: {value}, expected at least 1")
+            check_option("attention", name, value)
         self.embed = nn.Linear(spec.channels * _GRID[0] * _GRID[1], hidden)
         self.score = nn.Linear(hidden, heads)
         self.place = nn.Parameter(0.1 * torch.randn(spec.num_frames, heads))  # breaks the symmetry of equal frames

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 import torch
 from torch import nn
 
 from clipfold.clip import ClipSpec
 from clipfold.models.kernels import reduce
 
-__all__ = ["TemporalReducer"]
+__all__ = ["TemporalReducer", "check_option"]
+
+
+def check_option(reducer: str, name: str, value: Any, *, most: int | None = None, most_is: str = "") -> int:
+    """A reducer's option that counts something, 1 to ``most``.
+
+    Raises:
+        ValueError: It is no whole number, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} of {reducer}: {value!r}, expected a whole number of at least 1")
+    if int(value) < 1 or (most is not None and int(value) > most):
+        expected = "at least 1" if most is None else f"1 to {most_is}"
+        raise ValueError(f"{name} of {reducer}: {value}, expected {expected}")
+    return int(value)
 
 
 class TemporalReducer(nn.Module):

@@ -11,7 +11,7 @@ from torch import nn
 
 from clipfold.clip import ClipSpec
 from clipfold.models.kernels import reduce
-from clipfold.models.reducers.base import TemporalReducer
+from clipfold.models.reducers.base import TemporalReducer, check_option
 
 __all__ = ["TemporalConv"]
 
@@ -45,7 +45,7 @@ class TemporalConv(TemporalReducer):
         initial: ``"smooth"``, or ``"torch"`` for the initial values of ``nn.Conv3d``.
 
     Raises:
-        ValueError: A value out of its range.
+        ValueError: A value out of its range, or of another type.
     """
 
     def __init__(
@@ -59,12 +59,10 @@ class TemporalConv(TemporalReducer):
         initial: Literal["smooth", "torch"] = "smooth",
     ) -> None:
         super().__init__(spec, out_channels=out_channels)
-        n = spec.num_frames if n is None else n
-        if not 1 <= n <= spec.num_frames:
-            raise ValueError(f"n of temporal_conv: {n}, expected 1 to the clip's {spec.num_frames} frames")
+        S = spec.num_frames
+        n = S if n is None else check_option("temporal_conv", "n", n, most=S, most_is=f"the clip's {S} frames")
         for name, value in (("hidden", hidden), ("out_channels", out_channels), ("stride", stride)):
-            if value < 1:
-                raise ValueError(f"{name} of temporal_conv: {value}, expected at least 1")
+            check_option("temporal_conv", name, value)
         if initial not in ("smooth", "torch"):
             raise ValueError(f"initial of temporal_conv: {initial!r}, expected smooth or torch")
         self.n, self.stride = n, stride
