@@ -1,6 +1,7 @@
 """How many frames a second become 16 x 701 pixels: ours, and what people use in its place.
 
     tools/dev run python tools/bench_ingest.py [--repetitions 5] [--files mmaction2__demo.mp4,...] [--keep]
+    tools/dev run python tools/bench_ingest.py --conversion [--keep]      whole conversions, by 1 and 2 workers
 
 Real videos from CLIPFOLD_MEDIA (default: ../shared/media, seen from the project's root), each read whole, from opening
 it to the last frame as uint8 RGB of 16 rows and 701 columns. Every case runs on one thread, in processes that are
@@ -32,6 +33,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -204,6 +206,41 @@ def run_file(path: Path, repetitions: int, pools: list[ProcessPoolExecutor]) -> 
     ]
 
 
+def run_conversion(folder: Path, repetitions: int) -> list[dict[str, Any]]:
+    """clips/s of whole conversions of the folder into clips of 100x3x16x701, overlapping windows, by 1 and 2 workers."""
+    from clipfold import Sampling, convert
+
+    cases = [(codec, workers) for codec in ("raw", "jpeg") for workers in (1, 2)]
+    found: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
+    for _ in range(repetitions):
+        for codec, workers in cases:
+            with tempfile.TemporaryDirectory() as out:
+                summary = convert(
+                    folder,
+                    out=Path(out) / "corpus",
+                    codec=codec,
+                    sampling=Sampling(clip_stride=50),
+                    num_workers=workers,
+                    show_progress=False,
+                )
+            found[codec, workers].append(summary.num_clips / summary.seconds)
+    lines = []
+    for (codec, workers), values in found.items():
+        spread = [round(min(values), 1), round(max(values), 1)]
+        print(f"convert, {codec}, {workers} workers: {median(values):.1f} clips/s ({spread[0]}-{spread[1]})")
+        lines.append(
+            {
+                "subject": "clipfold convert",
+                "case": f"{codec}, {workers} workers",
+                "value": round(median(values), 1),
+                "unit": "clips/s",
+                "spread": spread,
+                "repetitions": repetitions,
+            }
+        )
+    return lines
+
+
 def print_table(name: str, lines: list[dict[str, Any]]) -> None:
     """One row a subject."""
     rows: dict[str, dict[str, dict[str, Any]]] = {}
@@ -246,17 +283,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--files", default=",".join(FILES), help="names below the media folder's videos/")
+    parser.add_argument("--conversion", action="store_true", help="only whole conversions, by 1 and 2 workers")
     parser.add_argument("--keep", action="store_true", help="append the lines to tools/results/ingest.jsonl")
     options = parser.parse_args()
     folder = Path(os.environ.get("CLIPFOLD_MEDIA", ROOT.parent / "shared" / "media")) / "videos"
     if not folder.is_dir():
         sys.exit("no real media: CLIPFOLD_MEDIA names their folder")
     flags = f" --repetitions {options.repetitions} --files {options.files}"
+    if options.conversion:
+        flags = f" --repetitions {options.repetitions} --conversion"
     shared = {"device": device(), "versions": versions(), "command": f"python tools/bench_ingest.py{flags}"}
     lines = []
     pools = [ProcessPoolExecutor(1, mp_context=get_context("spawn")) for _ in range(2)]
     try:
-        for name in options.files.split(","):
+        if options.conversion:
+            lines += [line | shared for line in run_conversion(folder, options.repetitions)]
+        for name in [] if options.conversion else options.files.split(","):
             found = run_file(folder / name, options.repetitions, pools)
             print_table(name, found)
             lines += [line | shared for line in found]

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from clipfold.ingest.sampling import Sampling
+    from clipfold.looking.preview import preview
     from clipfold.models.classifier import ClipClassifier, build_classifier
     from clipfold.models.reducers import TemporalReducer
     from clipfold.shards.convert import convert
     from clipfold.shards.manifest import Manifest
     from clipfold.shards.reader import Corpus
+    from clipfold.shards.repack import repack
+    from clipfold.shards.status import status
     from clipfold.shards.verify import verify
     from clipfold.stream.loader import ClipStream
     from clipfold.training.config import TrainConfig
@@ -57,7 +60,10 @@ _HOMES = {
     "build_classifier": "models.classifier",
     "convert": "shards.convert",
     "evaluate": "training.evaluate",
+    "preview": "looking.preview",
     "recipe": "augment",
+    "repack": "shards.repack",
+    "status": "shards.status",
     "train": "training.loop",
     "verify": "shards.verify",
 }
@@ -86,7 +92,10 @@ __all__ = [
     "build_classifier",
     "convert",
     "evaluate",
+    "preview",
     "recipe",
+    "repack",
+    "status",
     "train",
     "verify",
 ]
