@@ -207,7 +207,7 @@ def run_file(path: Path, repetitions: int, pools: list[ProcessPoolExecutor]) -> 
 
 
 def run_conversion(folder: Path, repetitions: int) -> list[dict[str, Any]]:
-    """clips/s of whole conversions of the folder into clips of 100x3x16x701, overlapping windows, by 1 and 2 workers."""
+    """Whole conversions of the folder into clips of 100x3x16x701, overlapping windows, by 1 and 2 workers."""
     from clipfold import Sampling, convert
 
     cases = [(codec, workers) for codec in ("raw", "jpeg") for workers in (1, 2)]
