@@ -316,3 +316,15 @@ def test_a_folder_of_others_is_left_as_it_was(config: Callable[..., TrainConfig]
     with pytest.raises(TrainingError, match="something else than a run"):
         train(config(out=str(tmp_path / "videos")))
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_other_dtypes_train_too(
+    config: Callable[..., TrainConfig], corpora: Callable[..., Path], tmp_path: Path, dtype: Any
+) -> None:
+    spec = ClipSpec(num_frames=12, channels=3, height=8, width=24, dtype=dtype)
+    data = corpora(tmp_path / "data", {"train": 24, "val": 6}, spec=spec, codec="lossless")
+    summary = train(config(data=str(data), epochs=2))
+    assert summary.is_finished
+    assert summary.loss is not None
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["dataset"]["spec"]["dtype"] == dtype
