@@ -80,7 +80,35 @@ def test_a_finished_corpus_has_nothing_left_to_do(scripted, tmp_path):
     assert scripted.content(tmp_path / "out") == before
     shutil.rmtree(tmp_path / "src")  # the videos are not needed any more
     (tmp_path / "src").mkdir()
-    assert convert(tmp_path / "src", out=tmp_path / "out", **scripted.OPTIONS).was_finished
+    emptied = convert(tmp_path / "src", out=tmp_path / "out", **scripted.OPTIONS)
+    assert emptied.was_finished
+    assert emptied.num_vanished == 4
+
+
+def test_a_finished_corpus_does_not_hide_sources_that_cannot_be_listed(scripted, tmp_path):
+    scripted.write_sources(tmp_path / "src", scripted.good_sources(4))
+    convert(tmp_path / "src", out=tmp_path / "out", num_workers=1, **scripted.OPTIONS)
+    (tmp_path / "bad.parquet").write_bytes(b"no parquet")
+    (tmp_path / "bad.csv").write_text("title,text\na,b\n")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/thesis.tex").write_text("important")
+    for name in ("gone", "bad.parquet", "bad.csv", "notes"):
+        with pytest.raises(SourceError):
+            convert(tmp_path / name, out=tmp_path / "out", **scripted.OPTIONS)
+
+
+def test_sources_that_changed_since_the_corpus_was_finished_are_named(scripted, tmp_path):
+    scripted.write_sources(tmp_path / "src", scripted.good_sources(4))
+    first = convert(tmp_path / "src", out=tmp_path / "out", num_workers=1, **scripted.OPTIONS)
+    assert (first.num_changed, first.num_vanished) == (0, 0)
+    gone, changed = sorted(tmp_path.glob("src/*/*.mp4"))[:2]
+    gone.unlink()
+    changed.write_text(changed.read_text() + " ")
+    again = convert(tmp_path / "src", out=tmp_path / "out", num_workers=1, **scripted.OPTIONS)
+    assert again.was_finished
+    assert again.vanished == [gone.relative_to(tmp_path / "src").as_posix()]
+    assert again.changed == [changed.relative_to(tmp_path / "src").as_posix()]
+    assert f"changed: {again.changed[0]}" in str(again)
 
 
 def test_other_options_or_sources_are_refused(scripted, tmp_path):

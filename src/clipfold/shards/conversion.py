@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from clipfold.errors import ClipfoldError, SourceError
+from clipfold.errors import ClipfoldError
 from clipfold.files import Location, exists, join
 from clipfold.ingest.sources import SPLITS, Found, Source
 from clipfold.progress import Progress
@@ -42,6 +42,7 @@ from clipfold.shards.summary import (
     clips_by_class,
     ignored_fields,
     new_fields,
+    since_fields,
     summary_of,
 )
 from clipfold.shards.task import Job, convert_source
@@ -216,20 +217,18 @@ class Conversion:
     def _nothing_to_do(self, base: Base) -> ConvertSummary:
         options = base.manifest.provenance.get("options", {})
         check_same(options, self.recipe.to_json(), out=self.out, state="a finished corpus")
-        new: list[Source] = []
-        with suppress(SourceError):  # the files may be gone by now
-            found = self.wanted.found(limit=None)
-            there = {source.name for source in found.sources}
-            if not self.append and there.isdisjoint(source.name for source in base.sources):
-                raise ClipfoldError(
-                    "the output folder holds a finished corpus of other sources",
-                    fix="name another output folder, or --append them to it",
-                    file=self.out,
-                )
-            new = self.wanted.new(base.sources)
+        there = {source.name: source for source in self.wanted.still_there()}
+        if there and not self.append and there.keys().isdisjoint(source.name for source in base.sources):
+            raise ClipfoldError(
+                "the output folder holds a finished corpus of other sources",
+                fix="name another output folder, or --append them to it",
+                file=self.out,
+            )
+        new = self.wanted.new(base.sources) if there else []
         summary = summary_of(self.out, base.manifest, base.skipped)
         seconds = time.monotonic() - self.start
-        return replace(summary, was_finished=True, seconds=seconds, **new_fields(new))
+        since = since_fields(base.sources, there, base.skipped)
+        return replace(summary, was_finished=True, seconds=seconds, **new_fields(new), **since)
 
     @contextmanager
     def _clean_end(self, staging: Staging, *, was_there: bool) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import Any
 from clipfold.files import Location, read_bytes
 from clipfold.ingest.sources import SPLITS, Found, Source
 from clipfold.shards.manifest import Manifest
-from clipfold.shards.source_list import ListedSource
+from clipfold.shards.source_list import ListedSource, reading_fields
 
 __all__ = [
     "SKIPPED_NAME",
@@ -22,6 +22,7 @@ __all__ = [
     "load_skipped",
     "merge_clips",
     "new_fields",
+    "since_fields",
     "size_text",
     "skipped_lines",
     "summary_of",
@@ -72,6 +73,10 @@ class ConvertSummary:
         num_appended: Sources that this run added to a finished corpus, or tried again.
         new: Names of sources that are there but not in the finished corpus: the first ones.
         num_new: How many there are of these.
+        changed: Names of sources of a finished corpus that have another size or time now: the first ones.
+        num_changed: How many there are of these.
+        vanished: Names of sources of a finished corpus that are not there any more: the first ones.
+        num_vanished: How many there are of these.
         seconds: What this run took.
         clips_per_second: Of what this run decoded.
     """
@@ -91,6 +96,10 @@ class ConvertSummary:
     num_appended: int = 0
     new: list[str] = field(default_factory=list)
     num_new: int = 0
+    changed: list[str] = field(default_factory=list)
+    num_changed: int = 0
+    vanished: list[str] = field(default_factory=list)
+    num_vanished: int = 0
     seconds: float = 0.0
     clips_per_second: float = 0.0
 
@@ -104,7 +113,7 @@ class ConvertSummary:
         return {**asdict(self), "num_skipped": self.num_skipped}
 
     def __str__(self) -> str:
-        return "\n".join([self._first_line(), *self._split_lines(), *self._left_out_lines(), *self._new_lines()])
+        return "\n".join([self._first_line(), *self._split_lines(), *self._left_out_lines(), *self._since_lines()])
 
     def _first_line(self) -> str:
         amount = f"{self.num_clips:,} clips from {self.num_converted:,} of {self.num_sources:,} sources"
@@ -135,12 +144,20 @@ class ConvertSummary:
                 lines.append(f"  ... and {total - len(some[:_MOST_LINES]):,} more")
         return lines
 
-    def _new_lines(self) -> list[str]:
-        if not self.num_new:
-            return []
-        shown = [f"  new: {name}" for name in self.new[:_MOST_LINES]]
-        more = [f"  ... and {self.num_new - len(shown):,} more"] if self.num_new > len(shown) else []
-        return [f"  {self.num_new:,} sources are not in the corpus; --append converts them", *shown, *more]
+    def _since_lines(self) -> list[str]:
+        """What is not as it was when the corpus was made."""
+        notes = (
+            ("new", self.new, self.num_new, "are not in the corpus; --append converts them"),
+            ("changed", self.changed, self.num_changed, "have changed since; the clips are of what they were"),
+            ("vanished", self.vanished, self.num_vanished, "are not there any more; their clips are"),
+        )
+        lines = []
+        for word, names, total, text in notes:
+            if total:
+                shown = [f"  {word}: {name}" for name in names[:_MOST_LINES]]
+                more = [f"  ... and {total - len(shown):,} more"] if total > len(shown) else []
+                lines += [f"  {total:,} sources {text}", *shown, *more]
+        return lines
 
 
 def size_text(num_bytes: float) -> str:
@@ -206,3 +223,24 @@ def ignored_fields(found: Found) -> dict[str, Any]:
 def new_fields(new: Sequence[Source]) -> dict[str, Any]:
     """The fields ``new`` and ``num_new`` of a summary."""
     return {"new": [source.name for source in new[:_NUM_IGNORED_KEPT]], "num_new": len(new)}
+
+
+def since_fields(
+    listed: Sequence[ListedSource], there: Mapping[str, Source], skipped: Sequence[Skipped]
+) -> dict[str, Any]:
+    """The fields ``changed`` and ``vanished`` of a summary, and their numbers; of sources that have clips."""
+    left_out = {each.number for each in skipped if each.reason != "partial"}
+    kept = [source for source in listed if source.number not in left_out]
+    vanished = [source.name for source in kept if source.name not in there]
+    changed = [source.name for source in kept if source.name in there and _differs(source, there[source.name])]
+    return {
+        "changed": changed[:_NUM_IGNORED_KEPT],
+        "num_changed": len(changed),
+        "vanished": vanished[:_NUM_IGNORED_KEPT],
+        "num_vanished": len(vanished),
+    }
+
+
+def _differs(listed: ListedSource, source: Source) -> bool:
+    before = (listed.num_bytes, listed.mtime_ns, dict(listed.reading))
+    return before != (source.num_bytes, source.mtime_ns, reading_fields(source))

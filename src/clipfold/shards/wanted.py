@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
 from clipfold.errors import SourceError
-from clipfold.files import Location
+from clipfold.files import Location, is_url
 from clipfold.ingest.sources import Found, Source, find_sources
 from clipfold.shards.base import Base
 from clipfold.shards.recipe import Recipe
@@ -44,6 +45,19 @@ class Wanted:
             )
             self._found[limit] = self._recipe.classes.apply(found)
         return self._found[limit]
+
+    def still_there(self) -> list[Source]:
+        """What is there after the corpus was finished: nothing where the folder is there and holds no file any more.
+
+        Raises:
+            SourceError: As for :meth:`found`: what was never such a place (a wrong path, a damaged table) is an error.
+        """
+        try:
+            return self.found(limit=None).sources
+        except SourceError:
+            if is_url(self._root) or not _is_emptied(str(self._root)):
+                raise
+            return []
 
     def at_first(self) -> list[ListedSource]:
         """The list of a new corpus.
@@ -97,3 +111,17 @@ class Wanted:
                 num_bytes, mtime_ns, reading = source.num_bytes, source.mtime_ns, reading_fields(source)
                 again.append(replace(known[each.number], num_bytes=num_bytes, mtime_ns=mtime_ns, reading=reading))
         return again
+
+
+def _is_emptied(root: str) -> bool:
+    """Whether this is a folder that can be looked through and holds no file."""
+    if not os.path.isdir(root):
+        return False
+    try:
+        return not any(names for _, _, names in os.walk(root, onerror=_raise))
+    except OSError:
+        return False
+
+
+def _raise(error: OSError) -> None:
+    raise error
