@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import io
+import json
 import os
 import random
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -164,3 +168,25 @@ def test_natural_order_is_total(texts: list[str], shuffling: random.Random) -> N
     shuffled = list(texts)
     shuffling.shuffle(shuffled)
     assert sorted(texts, key=natural_key) == sorted(shuffled, key=natural_key)
+
+
+@pytest.mark.parametrize("given", ["corpus", "corpus/train", "corpus/train/train-000000.tar", "moved", "above"])
+def test_a_corpus_of_clips_is_refused(tmp_path: Path, given: str) -> None:
+    touch(tmp_path, "corpus/dataset.json", "corpus/train/shards.npy", "corpus/train/train-000000.index.npy")
+    shard = tmp_path / "corpus/train/train-000000.tar"
+    meta = {"source": "a.mp4", "start": 0, "step": 1, "count": 2, "indices": [0, 1], "num_valid_frames": 2}
+    with tarfile.open(shard, "w") as tar:
+        for name, data in (("0-0.json", json.dumps(meta).encode()), ("0-0.mp4", b"x")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    (tmp_path / "moved").mkdir()
+    shutil.copy(shard, tmp_path / "moved")
+    touch(tmp_path, "above/videos/a.mp4")
+    shutil.copytree(tmp_path / "corpus", tmp_path / "above" / "corpus")
+    with pytest.raises(SourceError, match="this is a clipfold corpus") as caught:
+        find_sources(tmp_path / given)
+    assert caught.value.fix == "clipfold repack IN --out OUT changes it"
+    if given == "corpus":
+        with pytest.raises(SourceError, match="this is a clipfold corpus"):
+            find_sources((tmp_path / given).as_uri().replace("file://", "local://"))

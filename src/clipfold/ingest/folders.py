@@ -20,7 +20,7 @@ from clipfold.ingest.listing import (
     Source,
     natural_key,
 )
-from clipfold.ingest.tars import read_tar
+from clipfold.ingest.tars import our_corpus, read_tar
 
 __all__ = ["FolderWalk", "label_and_split"]
 
@@ -81,6 +81,10 @@ class FolderWalk:
         self.ignored += found.ignored
 
     def _folder(self, folder: Path) -> None:
+        if (folder / "shards.npy").is_file() and any(folder.glob("*.index.npy")):
+            raise our_corpus(str(folder))
+        if (folder / "dataset.json").is_file() and any(folder.glob("*/shards.npy")):
+            raise our_corpus(str(folder))
         self._seen.add(os.path.realpath(folder))
         videos: list[Path] = []
         images: list[Path] = []

@@ -91,7 +91,7 @@ def find_sources(
 
     Raises:
         SourceError: ``root`` does not exist, cannot be listed, or nothing in it can be read or passes the globs; a
-            table without the columns needed; a tar that is damaged.
+            table without the columns needed; a tar that is damaged; a corpus of clips, or a shard of one.
         ValueError: ``limit`` below 1; ``media_root`` or ``columns`` for what is no table.
     """
     if limit is not None and limit < 1:

@@ -35,12 +35,22 @@ from clipfold.ingest.listing import (
 )
 from clipfold.ingest.places import OpenPlace, Place, state_of
 
-__all__ = ["read_tar"]
+__all__ = ["our_corpus", "read_tar"]
 
 _BLOCK_BYTES = 512
 _MAX_TEXT_BYTES = 1 << 20  # of a .json, .cls or .txt
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 _TEXTS = frozenset(["json", "cls", "txt"])
+_OUR_FIELDS = frozenset(["source", "start", "step", "count", "indices", "num_valid_frames"])
+
+
+def our_corpus(location: str) -> SourceError:
+    """What to say where clips are given in place of what they are made of: their indexes are arrays by their names."""
+    return SourceError(
+        "this is a clipfold corpus, expected videos or images",
+        fix="clipfold repack IN --out OUT changes it",
+        file=location,
+    )
 
 
 @dataclass
@@ -75,7 +85,7 @@ def read_tar(path: str, *, name: str, label: str | None, split: str | None) -> F
         label, split: Of the folder that it lies in.
 
     Raises:
-        SourceError: It has gone, is no tar, is damaged or cut short, or is compressed.
+        SourceError: It has gone, is no tar, is damaged or cut short, is compressed, or is a shard of a corpus.
     """
     state = state_of(path)
     if state is None:
@@ -93,6 +103,8 @@ def read_tar(path: str, *, name: str, label: str | None, split: str | None) -> F
                 file=path,
             ) from error
     for key, sample in samples.items():
+        if _is_ours(sample):
+            raise our_corpus(path)
         members = sample.read()
         if not members:
             if sample.names - _TEXTS:
@@ -108,6 +120,14 @@ def read_tar(path: str, *, name: str, label: str | None, split: str | None) -> F
             raise SourceError(f"sample {key!r}: {error}", fix="correct its .json or .cls", file=path) from error
         found.sources.append(source)
     return found
+
+
+def _is_ours(sample: _Sample) -> bool:
+    try:
+        values = json.loads(sample.texts.get("json", b"{}"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and set(values) >= _OUR_FIELDS
 
 
 def _source(

@@ -27,7 +27,7 @@ from clipfold.ingest.listing import (
     natural_key,
 )
 from clipfold.ingest.places import stated, url_errors
-from clipfold.ingest.tars import read_tar
+from clipfold.ingest.tars import our_corpus, read_tar
 
 __all__ = ["list_images", "walk_url"]
 
@@ -38,7 +38,7 @@ def walk_url(url: str) -> Found:
     """List a folder behind a URL, or the one file that it is.
 
     Raises:
-        SourceError: Nothing is there, or the server cannot be asked or cannot list.
+        SourceError: Nothing is there, the server cannot be asked or cannot list, or it is a corpus of clips.
     """
     import fsspec
 
@@ -55,6 +55,8 @@ def walk_url(url: str) -> Found:
         entries = _with_sizes(filesystem, entries)
     folder = top.rpartition("/")[0] if is_file else top.rstrip("/")
     names = {_unquoted(path[len(folder) + 1 :], url): path for path in entries if not path.endswith("/")}
+    if any(name_of(name) == "shards.npy" for name in names) and any(name.endswith(".index.npy") for name in names):
+        raise our_corpus(url)
     walk = _UrlWalk(filesystem, {name: (path, entries[path]) for name, path in names.items()})
     with url_errors(url):
         walk.run()
