@@ -72,6 +72,22 @@ def test_messages_and_exit_codes(root, tmp_path, capsys, flags, code, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("out", "message"), [("memory://corpus", "ends with it"), ("s3://", "without a bucket"), ("gs:///", "bucket")]
+)
+def test_outputs_that_are_no_place(root, tmp_path, capsys, monkeypatch, out, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", str(root), "--out", out, *SIZES]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+
+def test_too_little_memory(root, tmp_path, capsys):
+    assert main(["convert", str(root), "--out", str(tmp_path / "out"), *SIZES, "--memory", "1KB"]) == 2
+    assert "at least 256 MB" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_empty_folder(tmp_path, capsys):
     (tmp_path / "src").mkdir()
     assert main(["convert", str(tmp_path / "src"), "--out", str(tmp_path / "out")]) == 1

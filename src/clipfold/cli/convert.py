@@ -163,6 +163,7 @@ class Convert:
 
     def run(self) -> int:
         """Convert, and print the summary."""
+        _check_lasts(self.out)
         try:
             summary = convert(
                 self.src,
@@ -218,6 +219,21 @@ class Convert:
         if self.as_json:
             print(json.dumps(summary.to_json(), ensure_ascii=False))
         return 0
+
+
+def _check_lasts(out: str) -> None:
+    """Refuse an output that is no place, or that ends with this process.
+
+    Raises:
+        ValueError: A URL of memory, or one without a host, bucket or path.
+    """
+    scheme, has_scheme, rest = out.partition("://")
+    if not has_scheme:
+        return
+    if scheme.lower() == "memory":
+        raise ValueError(f"out: {out!r} is the memory of this process and ends with it; name a folder or a store")
+    if not rest.strip("/"):
+        raise ValueError(f"out: {out!r} is a URL without a bucket, expected one such as {scheme}://bucket/corpus")
 
 
 def parse_size(text: str) -> int:

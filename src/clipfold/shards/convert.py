@@ -32,9 +32,11 @@ from clipfold.shards.engines import Engine, open_engine
 from clipfold.shards.output import check_out
 from clipfold.shards.recipe import Recipe
 from clipfold.shards.store import default_staging
-from clipfold.shards.summary import ConvertSummary
+from clipfold.shards.summary import ConvertSummary, size_text
 
 __all__ = ["ConvertSummary", "convert"]
+
+_LEAST_MEMORY_BYTES = 256 * 10**6  # Python, PyAV and the frames of one small clip
 
 
 def convert(
@@ -116,7 +118,8 @@ def convert(
         allow_mixed_cpu: Let a codec whose bytes depend on the type of the CPU run on several types.
         deadline_seconds: CPU seconds from one clip of a source to the next; ``None`` is 300 and one more for each
             250 kB of the source. The clock may show four times as much.
-        memory_bytes: Memory that all workers may use together; ``None`` is four fifths of the machine's.
+        memory_bytes: Memory that all workers may use together; ``None`` is four fifths of the machine's. At least
+            256 MB.
         engine: Where the work is done: ``"local"`` or ``"ray"``; see :mod:`clipfold.shards.engines`.
         ray_address: With ``"ray"``: address of the cluster; ``None`` is ``RAY_ADDRESS``, or the one on this machine.
         dry_run: Count clips and estimate bytes; write nothing.
@@ -141,6 +144,11 @@ def convert(
     for name, value in (("deadline_seconds", deadline_seconds), ("memory_bytes", memory_bytes)):
         if value is not None and value <= 0:
             raise ValueError(f"{name}: {value}, expected more than 0")
+    if memory_bytes is not None and memory_bytes < _LEAST_MEMORY_BYTES:
+        raise ValueError(
+            f"memory_bytes: {size_text(memory_bytes)}, expected at least 256 MB: with less, "
+            "no worker can decode anything"
+        )
     folder = _folder(out, staging)
     if not is_url(source_root) and folder.resolve().is_relative_to(Path(source_root).resolve()):
         raise ValueError(f"output folder {folder} lies in the folder of the sources, {source_root}: name one outside")
