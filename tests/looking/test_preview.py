@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,15 @@ def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     value = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (value["num_clips"], value["classes"], value["num_bytes"]) == (2, ["left"], out.stat().st_size)
     assert cli.main(["preview", str(corpus), "--out", str(tmp_path / "x.txt")]) == 2
+
+
+def test_a_tar_of_somebody_else_is_shown_as_its_samples(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "stock.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for number in range(3):
+            content = io.BytesIO()
+            np.save(content, np.full((5, 8, 12, 3), 50 * number, np.uint8))
+            entry = tarfile.TarInfo(f"sample{number}.npy")
+            entry.size, entry.mtime = content.tell(), 0.5  # a fraction of a second needs a PAX header
+            tar.addfile(entry, io.BytesIO(content.getvalue()))
+    found = pick(tmp_path / "stock.tar", clips_per_class=3, max_clips=3, num_workers=1)
+    assert len(found.clips) == 3

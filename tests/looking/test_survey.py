@@ -9,9 +9,10 @@ from clipfold import SourceError, cli
 from clipfold.clip import ClipSpec
 from clipfold.ingest.reader import ReadOptions
 from clipfold.ingest.sampling import Sampling
+from clipfold.ingest.sources import Source
 from clipfold.looking import survey as survey_module
 from clipfold.looking.findings import Survey
-from clipfold.looking.survey import survey
+from clipfold.looking.survey import _overlapping, survey
 from clipfold.looking.survey_text import survey_tables, time_text
 from clipfold.looking.tables import plain_text
 
@@ -154,3 +155,24 @@ def test_real_media_are_what_their_list_says(media: Path) -> None:
     assert found.rotated == ["decord__video_90.mov"]
     assert found.several_streams == ["tcodec__nasa_13013.mp4"]
     assert len(found.too_short) == 5
+
+
+def test_parts_of_one_file_that_lie_apart_are_no_duplicates() -> None:
+    def part(start: float | None, stop: float | None) -> Source:
+        return Source(
+            name=f"a.mp4@{start}-{stop}",
+            path="/a.mp4",
+            kind="video",
+            label=None,
+            split=None,
+            group="a.mp4",
+            num_bytes=1,
+            mtime_ns=0,
+            start_seconds=start,
+            stop_seconds=stop,
+        )
+
+    first, second, rest, whole = part(None, 1.0), part(1.0, 2.0), part(1.5, None), part(None, None)
+    assert _overlapping([first, second]) == []
+    assert _overlapping([first, second, rest]) == [second, rest]
+    assert _overlapping([first, whole]) == [first, whole]

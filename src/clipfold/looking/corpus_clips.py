@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +25,9 @@ from clipfold.shards.manifest import MANIFEST_NAME
 from clipfold.shards.reader import Corpus
 from clipfold.shards.tar import iter_members
 
-__all__ = ["pick_from_corpus", "pick_from_shard"]
+__all__ = ["is_foreign_tar", "pick_from_corpus", "pick_from_shard"]
 
+_OUR_MEMBER = re.compile(r"[0-9]{8,}-[0-9]{4,}\.")
 _MOST_SHARDS = 32  # of a large corpus: enough to meet every common class
 
 
@@ -80,6 +83,16 @@ def pick_from_corpus(
         )
     title = name_of(root) if shard is None else f"{name_of(root)}: {shard_name(split, shard)}.tar"
     return Gallery(title=title, facts=_facts(corpus, split), clips=shown, notes=notes)
+
+
+def is_foreign_tar(path: str) -> bool:
+    """Whether a tar was clearly not written by clipfold: other keys than its own, or headers that it never writes."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            first = tar.next()
+    except (tarfile.TarError, OSError, ValueError):
+        return False  # what is damaged is said by those who read it
+    return first is not None and (bool(first.pax_headers) or _OUR_MEMBER.match(first.name) is None)
 
 
 def pick_from_shard(path: str, *, classes: Sequence[str] = (), clips_per_class: int, max_clips: int) -> Gallery:

@@ -11,7 +11,7 @@ from clipfold.errors import SourceError
 from clipfold.files import Location, exists, is_url, join, write_whole
 from clipfold.looking.animation import gallery_gif
 from clipfold.looking.clips import Gallery
-from clipfold.looking.corpus_clips import pick_from_corpus, pick_from_shard
+from clipfold.looking.corpus_clips import is_foreign_tar, pick_from_corpus, pick_from_shard
 from clipfold.looking.page import gallery_page
 from clipfold.looking.sheet import sheet_png
 from clipfold.looking.source_clips import ClipShape, pick_from_sources
@@ -129,7 +129,7 @@ def pick(
         )
     if not exists(data):
         raise SourceError(f"no such file or folder: {data}", fix="check the path", file=str(data))
-    if PurePath(data).suffix.lower() == ".tar":
+    if PurePath(data).suffix.lower() == ".tar" and not is_foreign_tar(str(data)):
         return pick_from_shard(str(data), classes=classes, clips_per_class=clips_per_class, max_clips=max_clips)
     return pick_from_sources(
         data,

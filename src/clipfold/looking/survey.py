@@ -11,6 +11,7 @@ All that native code does, it does in worker processes: a file that crashes the 
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_right
 from collections import Counter
@@ -186,11 +187,23 @@ def _find_duplicates(report: Survey, sources: Sequence[Source], pool: Pool, *, s
                 groups.setdefault(outcome.value, []).append(source)
             progress.advance()
     for group in groups.values():
+        group = _overlapping(group)
         if len(group) > 1:
             names = [source.name for source in group]
             report.duplicates.append(names)
             if len({(source.label, source.split) for source in group}) > 1:
                 report.crossing_duplicates.append(names)
+
+
+def _overlapping(group: Sequence[Source]) -> list[Source]:
+    """Those of identical files that share frames with another: parts of a video that lie apart are no duplicates."""
+
+    def share(one: Source, other: Source) -> bool:
+        starts = one.start_seconds or 0.0, other.start_seconds or 0.0
+        stops = [math.inf if each.stop_seconds is None else each.stop_seconds for each in (one, other)]
+        return max(starts) < min(stops)
+
+    return [one for one in group if any(share(one, other) for other in group if other is not one)]
 
 
 def _choose_samples(
