@@ -190,3 +190,27 @@ def test_a_corpus_of_clips_is_refused(tmp_path: Path, given: str) -> None:
     if given == "corpus":
         with pytest.raises(SourceError, match="this is a clipfold corpus"):
             find_sources((tmp_path / given).as_uri().replace("file://", "local://"))
+
+
+def test_folders_without_sources_do_not_make_splits_into_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "train/x/v.mp4", "val/y/v.mp4", ".cache/v.mp4", "notes/readme.md")
+    (tmp_path / "dev").mkdir()
+    assert [(s.label, s.split) for s in find_sources(tmp_path).sources] == [("x", "train"), ("y", "val")]
+    assert reasons(tmp_path)["dev"] == "a folder without videos or images"
+
+
+def test_splits_beside_other_folders_are_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, "train/x/v.mp4", "val/y/v.mp4", "dev/x/v.mp4")
+    for location in (tmp_path, f"local://{tmp_path}"):
+        with pytest.raises(SourceError, match="train/, val/ look like splits, but beside them lie dev/") as caught:
+            find_sources(location)
+        assert "--exclude" in caught.value.fix
+    found = find_sources(tmp_path, exclude=["dev/*"])
+    assert [(s.label, s.split) for s in found.sources] == [("x", "train"), ("y", "val")]
+    assert [(s.label, s.split) for s in find_sources(tmp_path, include=["dev/*"]).sources] == [("dev", None)]
+
+
+def test_an_empty_class_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "x/v.mp4")
+    (tmp_path / "y").mkdir()
+    assert reasons(tmp_path) == {"y": "a folder without videos or images"}

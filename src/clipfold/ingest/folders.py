@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from clipfold.errors import SourceError
@@ -13,24 +13,16 @@ from clipfold.ingest.animation import is_animation
 from clipfold.ingest.listing import (
     ARRAY_EXTENSIONS,
     IMAGE_EXTENSIONS,
-    SPLITS,
     TAR_EXTENSIONS,
     VIDEO_EXTENSIONS,
     Ignored,
     Source,
     natural_key,
 )
+from clipfold.ingest.placing import placed
 from clipfold.ingest.tars import our_corpus, read_tar
 
-__all__ = ["FolderWalk", "label_and_split"]
-
-
-def label_and_split(name: str, *, has_splits: bool) -> tuple[str | None, str | None]:
-    """What the folders in a source's name say: ``"train/walk/a.mp4"`` -> ``("walk", "train")``."""
-    parts = PurePosixPath(name).parts
-    split = parts[0] if has_splits and parts and parts[0] in SPLITS else None
-    below = parts[1:] if split is not None else parts
-    return below[0] if len(below) > 1 else None, split
+__all__ = ["FolderWalk"]
 
 
 @dataclass
@@ -43,16 +35,19 @@ class FolderWalk:
     ignored: list[Ignored] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
     _links: list[Path] = field(default_factory=list)
-    _has_splits: bool = False
+    _tars: dict[str, str] = field(default_factory=dict)  # by sample
 
-    def run(self) -> None:
+    def run(self, passes: Callable[[str], bool]) -> None:
+        """All below ``top``; ``passes`` is as for :func:`clipfold.ingest.placing.placed`."""
         folders = [path for path in self._children(self.top) if path.is_dir()]
-        self._has_splits = bool(folders) and all(path.name in SPLITS for path in folders)
         self._folder(self.top)
         while self._links:
             self._links.sort(key=lambda path: natural_key(str(path)), reverse=True)
             self._link(self._links.pop())
-        self._name_empty_classes(folders)
+        self.sources = placed(self.sources, self._tars, top=str(self.top), passes=passes)
+        if any(source.split is not None for source in self.sources):
+            folders += [path for folder in folders for path in self._children(folder) if path.is_dir()]
+        self._name_empty_folders(folders)
 
     def add_file(self, path: Path) -> None:
         """A file that is no frame of a sequence: a video, an array, a tar of samples, or something to ignore."""
@@ -75,9 +70,9 @@ class FolderWalk:
 
     def _add_tar(self, path: Path) -> None:
         name = self._name(path)
-        label, split = label_and_split(name, has_splits=self._has_splits)
-        found = read_tar(str(path), name=name, label=label, split=split)
+        found = read_tar(str(path), name=name, label=None, split=None)
         self.sources += found.sources
+        self._tars.update((source.name, name) for source in found.sources)
         self.ignored += found.ignored
 
     def _folder(self, folder: Path) -> None:
@@ -169,14 +164,13 @@ class FolderWalk:
         frames: tuple[str, ...] = (),
     ) -> None:
         name = self._name(path)
-        label, split = label_and_split(name, has_splits=self._has_splits)
         self.sources.append(
             Source(
                 name=name,
                 path=str(path),
                 kind=kind,
-                label=label,
-                split=split,
+                label=None,
+                split=None,
                 group=name,
                 num_bytes=num_bytes,
                 mtime_ns=mtime_ns,
@@ -184,9 +178,7 @@ class FolderWalk:
             )
         )
 
-    def _name_empty_classes(self, folders: Sequence[Path]) -> None:
-        if self._has_splits:
-            folders = [*folders, *(path for split in folders for path in self._children(split) if path.is_dir())]
+    def _name_empty_folders(self, folders: Sequence[Path]) -> None:
         names = [source.name for source in self.sources]
         ignored = {entry.name for entry in self.ignored}
         for folder in folders:

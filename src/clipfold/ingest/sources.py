@@ -6,7 +6,8 @@
     SRC/walk/seq_03/0001.png ... a sequence, name "walk/seq_03", label "walk"
     SRC/walk/a.npy               an array (S, C, H, W), (S, H, W, C) or (S, H, W), one sequence
     SRC/b.mp4, SRC/seq_04/*.png  directly under SRC: no label
-    SRC/train/walk/...           a split as well, where the top folders have no other names than train, val, test
+    SRC/train/walk/...           a split as well, where no top folder with sources has another name than train, val,
+                                 test; train and val or test beside others are an error
     SRC/walk/shard-000.tar       a WebDataset shard: each sample that holds a video, an array or images
     videos.csv                   a table of sources with labels, parts and splits: clipfold/ingest/tables.py
     shards/{000..017}.tar        such shards by a brace pattern
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os.path import commonprefix
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -91,7 +92,8 @@ def find_sources(
 
     Raises:
         SourceError: ``root`` does not exist, cannot be listed, or nothing in it can be read or passes the globs; a
-            table without the columns needed; a tar that is damaged; a corpus of clips, or a shard of one.
+            table without the columns needed; a tar that is damaged; a corpus of clips, or a shard of one;
+            top folders of which some look like splits and others do not.
         ValueError: ``limit`` below 1; ``media_root`` or ``columns`` for what is no table.
     """
     if limit is not None and limit < 1:
@@ -104,7 +106,7 @@ def find_sources(
         base = None if media_root is None else _checked(str(media_root))
         found = read_table(location, media_root=base, columns=columns or {})
     else:
-        found = _find(location, follow_outside=follow_outside)
+        found = _find(location, follow_outside=follow_outside, passes=lambda name: _passes(name, include, exclude))
     if not found.sources:
         raise _nothing_there(location, found.ignored)
     if twice := [name for name, count in Counter(source.name for source in found.sources).items() if count > 1]:
@@ -138,16 +140,16 @@ def _checked(location: str) -> str:
     return location
 
 
-def _find(location: str, *, follow_outside: bool) -> Found:
+def _find(location: str, *, follow_outside: bool, passes: Callable[[str], bool]) -> Found:
     if not is_url(location) and Path(location).exists():
-        return _find_local(Path(location).resolve(), follow_outside=follow_outside)
+        return _find_local(Path(location).resolve(), follow_outside=follow_outside, passes=passes)
     locations = expand_braces(location)
     if locations == [location] and not is_url(location):
         raise SourceError(f"no such file or folder: {location}", fix="check the path", file=location)
     if any(extension_of(each) not in TAR_EXTENSIONS for each in locations):
         if len(locations) > 1:
             raise SourceError("a brace pattern of what are no tars", fix="name the folder, or a table", file=location)
-        return walk_url(location)
+        return walk_url(location, passes=passes)
     found = Found(sources=[], ignored=[])
     common = len(commonprefix(locations).rpartition("/")[0]) + 1 if len(locations) > 1 else 0  # noqa: RUF071
     for each in locations:
@@ -158,13 +160,13 @@ def _find(location: str, *, follow_outside: bool) -> Found:
     return found
 
 
-def _find_local(top: Path, *, follow_outside: bool) -> Found:
+def _find_local(top: Path, *, follow_outside: bool, passes: Callable[[str], bool]) -> Found:
     walk = FolderWalk(top=top, follow_outside=follow_outside)
     if top.is_file():
         walk.top = top.parent
         walk.add_file(top)
     else:
-        walk.run()
+        walk.run(passes)
     return Found(sources=walk.sources, ignored=walk.ignored)
 
 

@@ -7,17 +7,16 @@ PNG and TIFF are frames. A server of plain http(s) can be listed where it shows 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote
 
 from clipfold.files import name_of
-from clipfold.ingest.folders import label_and_split
 from clipfold.ingest.listing import (
     ARRAY_EXTENSIONS,
     IMAGE_EXTENSIONS,
-    SPLITS,
     TAR_EXTENSIONS,
     VIDEO_EXTENSIONS,
     Found,
@@ -27,6 +26,7 @@ from clipfold.ingest.listing import (
     natural_key,
 )
 from clipfold.ingest.places import stated, url_errors
+from clipfold.ingest.placing import placed
 from clipfold.ingest.tars import our_corpus, read_tar
 
 __all__ = ["list_images", "walk_url"]
@@ -34,8 +34,8 @@ __all__ = ["list_images", "walk_url"]
 _NUM_THREADS = 16
 
 
-def walk_url(url: str) -> Found:
-    """List a folder behind a URL, or the one file that it is.
+def walk_url(url: str, *, passes: Callable[[str], bool]) -> Found:
+    """List a folder behind a URL, or the one file that it is; ``passes`` as for :func:`clipfold.ingest.placing.placed`.
 
     Raises:
         SourceError: Nothing is there, the server cannot be asked or cannot list, or it is a corpus of clips.
@@ -60,7 +60,7 @@ def walk_url(url: str) -> Found:
     walk = _UrlWalk(filesystem, {name: (path, entries[path]) for name, path in names.items()})
     with url_errors(url):
         walk.run()
-    return Found(sources=walk.sources, ignored=walk.ignored)
+    return Found(sources=placed(walk.sources, walk.tars, top=url, passes=passes), ignored=walk.ignored)
 
 
 def list_images(url: str) -> list[tuple[str, int, int]]:
@@ -84,8 +84,7 @@ class _UrlWalk:
         self.sources: list[Source] = []
         self.ignored: list[Ignored] = []
         self._filesystem, self._files = filesystem, files
-        tops = {PurePosixPath(name).parts[0] for name in files if "/" in name}
-        self._has_splits = bool(tops) and tops <= set(SPLITS)
+        self.tars: dict[str, str] = {}  # by sample
 
     def run(self) -> None:
         folders: dict[str, list[str]] = defaultdict(list)
@@ -102,9 +101,9 @@ class _UrlWalk:
             if extension in IMAGE_EXTENSIONS and not self._moves(name, extension):
                 images.append(name)
             elif extension in TAR_EXTENSIONS:
-                label, split = label_and_split(name, has_splits=self._has_splits)
-                found = read_tar(self._url(name), name=name, label=label, split=split)
+                found = read_tar(self._url(name), name=name, label=None, split=None)
                 self.sources += found.sources
+                self.tars.update((source.name, name) for source in found.sources)
                 self.ignored += found.ignored
                 num_before += len(found.sources)
             elif extension in VIDEO_EXTENSIONS | ARRAY_EXTENSIONS | {".gif"}:
@@ -119,15 +118,14 @@ class _UrlWalk:
 
     def _add(self, name: str, url: str, kind: Literal["video", "frames", "array"], files: list[str]) -> None:
         states = [stated(self._files[file][1]) for file in files]
-        label, split = label_and_split(name, has_splits=self._has_splits)
         frames = tuple(self._url(file).rpartition("/")[2] for file in files) if kind == "frames" else ()
         self.sources.append(
             Source(
                 name=name,
                 path=url,
                 kind=kind,
-                label=label,
-                split=split,
+                label=None,
+                split=None,
                 group=name,
                 num_bytes=sum(size for size, _ in states),
                 mtime_ns=max(stamp for _, stamp in states),
