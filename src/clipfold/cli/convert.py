@@ -120,6 +120,9 @@ class Convert:
     limit: int | None = None
     """At most so many sources, of each class in turn."""
 
+    follow_outside: bool = False
+    """Follow links that lead out of SRC too."""
+
     classes: str | None = None
     """File that renames, merges, orders and drops classes: a .txt of lines such as `walk` (a class, in the order of
     the numbers), `stroll -> walk` (renamed, or merged), `noise -> -` (dropped), `* -> -` (all others dropped); a .csv
@@ -199,6 +202,7 @@ class Convert:
                 include=self.include,
                 exclude=self.exclude,
                 limit=self.limit,
+                follow_outside=self.follow_outside,
                 classes=self.classes,
                 append=self.append,
                 num_workers=self.num_workers,

@@ -123,7 +123,7 @@ class FolderWalk:
             self._ignore(link, "a link that leads nowhere")
             return False
         if not self.follow_outside and not real.is_relative_to(self.top):
-            self._ignore(link, f"a link that leads out of {self.top} (follow_outside follows it)")
+            self._ignore(link, f"a link that leads out of {self.top} (--follow-outside follows it)")
             return False
         return True
 

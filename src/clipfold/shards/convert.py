@@ -60,6 +60,7 @@ def convert(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     limit: int | None = None,
+    follow_outside: bool = False,
     num_workers: int | None = None,
     classes: ClassMap | str | Path | None = None,
     append: bool = False,
@@ -79,7 +80,7 @@ def convert(
     """Convert videos and image sequences into a corpus of shards.
 
     The same call again goes on where an interrupted one stopped, and does nothing once the corpus is complete. The
-    options up to ``limit`` decide about bytes and may not change in between; the others may.
+    options up to ``follow_outside`` decide about bytes and may not change in between; the others may.
 
     Args:
         source_root: Folder of class folders, of ``train``, ``val`` and ``test`` folders with class folders, or of
@@ -104,6 +105,7 @@ def convert(
         shard_bytes: A shard closes before the clip that would make its tar larger.
         shard_clips: A shard closes before the clip that would be one too many.
         include, exclude, limit: Which sources; see :func:`clipfold.ingest.sources.find_sources`.
+        follow_outside: Whether links that lead out of ``source_root`` are followed.
         classes: What the sources' classes become: a map, or the file of one; see
             :mod:`clipfold.shards.class_map`. Decides about bytes too.
         append: Convert what is new into a finished corpus: new sources get numbers, shards and classes behind the old
@@ -178,7 +180,12 @@ def convert(
                 if not is_url(out):
                     check_out(folder)
                 sources = find_sources(
-                    source_root, include=include, exclude=exclude, limit=limit, media_root=media_root
+                    source_root,
+                    include=include,
+                    exclude=exclude,
+                    limit=limit,
+                    follow_outside=follow_outside,
+                    media_root=media_root,
                 )
                 found = _choose(
                     class_map.apply(sources), read, workers, target, min_psnr, deadline_seconds, show_progress
@@ -194,6 +201,7 @@ def convert(
             include=tuple(include),
             exclude=tuple(exclude),
             limit=limit,
+            follow_outside=follow_outside,
             classes=class_map,
             chosen_for=wish,
         )

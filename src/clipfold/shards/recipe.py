@@ -31,6 +31,7 @@ class Recipe:
         include: Globs of the sources' names.
         exclude: Globs of the sources' names.
         limit: Most sources.
+        follow_outside: Whether links out of the folder of the sources count.
         classes: What the sources' classes become.
 
     Raises:
@@ -47,6 +48,7 @@ class Recipe:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limit: int | None = None
+    follow_outside: bool = False
     classes: ClassMap = field(default_factory=ClassMap)
     chosen_for: Mapping[str, Any] | None = None
 
@@ -64,6 +66,8 @@ class Recipe:
         """The options by name, as plain JSON values."""
         options = {**asdict(self), **self.read.to_json()}
         del options["read"]
+        if not self.follow_outside:  # corpora without the option were made like this
+            del options["follow_outside"]
         options["classes"] = self.classes.pairs
         value: dict[str, Any] = json.loads(json.dumps(options))
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from clipfold.ingest.sources import Found, Source, find_sources
 from clipfold.shards.base import Base
 from clipfold.shards.recipe import Recipe
 from clipfold.shards.source_list import ListedSource, freeze, reading_fields
+from clipfold.shards.summary import NO_NUMBER, Skipped, missing_rows
 
 __all__ = ["Wanted"]
 
@@ -41,6 +43,7 @@ class Wanted:
                 include=self._recipe.include,
                 exclude=self._recipe.exclude,
                 limit=limit,
+                follow_outside=self._recipe.follow_outside,
                 media_root=self._media_root,
             )
             self._found[limit] = self._recipe.classes.apply(found)
@@ -58,6 +61,27 @@ class Wanted:
             if is_url(self._root) or not _is_emptied(str(self._root)):
                 raise
             return []
+
+    def missing(self, *, listed: Sequence[ListedSource] = (), before: Sequence[Skipped] = ()) -> list[Skipped]:
+        """Rows of a table that name no file: sources that are left out although they are in no list.
+
+        Args:
+            listed: All sources of the corpus: what was there once is not missing.
+            before: What ``skipped.jsonl`` had so far; its rows stay, unless they are sources now.
+
+        Raises:
+            SourceError: As for :meth:`found`.
+        """
+        known = {name for source in listed for name in (source.name, source.name.rpartition("@")[0])}
+        now = [each for each in missing_rows(self.found(limit=None)) if self._passes(each.name)]
+        names = {each.name for each in now}
+        earlier = [each for each in before if each.number == NO_NUMBER and each.name not in names]
+        return [each for each in (*earlier, *now) if each.name not in known]
+
+    def _passes(self, name: str) -> bool:
+        include, exclude = self._recipe.include, self._recipe.exclude
+        is_included = not include or any(fnmatch.fnmatchcase(name, each) for each in include)
+        return is_included and not any(fnmatch.fnmatchcase(name, each) for each in exclude)
 
     def at_first(self) -> list[ListedSource]:
         """The list of a new corpus.
@@ -107,7 +131,7 @@ class Wanted:
         again = []
         for each in base.skipped:
             source = there.get(each.name)
-            if each.reason != "partial" and source is not None:
+            if each.reason != "partial" and source is not None and each.number in known:
                 num_bytes, mtime_ns, reading = source.num_bytes, source.mtime_ns, reading_fields(source)
                 again.append(replace(known[each.number], num_bytes=num_bytes, mtime_ns=mtime_ns, reading=reading))
         return again
