@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ from clipfold.ingest.sources import find_sources
 from clipfold.shards.convert import convert
 from clipfold.shards.index import load_index
 from clipfold.shards.reader import Corpus
+from clipfold.shards.records import skipped_of, take_outcome
+from clipfold.shards.source_list import freeze
+from clipfold.shards.summary import load_skipped, skipped_lines
+from clipfold.worker import Outcome
 
 
 def pixels_of(corpus, split="train"):
@@ -296,3 +301,39 @@ def test_real_videos(media, tmp_path):
     clips = {name: max(num // 10, 1) for name, num in expected.items() if num is not None}
     assert summary.num_clips == sum(clips.values())
     assert len(find_sources(media / "videos").sources) == summary.num_sources == len(expected)
+
+
+def test_rows_of_a_table_whose_file_is_missing_are_skipped_sources(scripted, tmp_path):
+    scripted.write_sources(tmp_path / "src", scripted.good_sources(4))
+    names = [path.relative_to(tmp_path / "src").as_posix() for path in sorted(tmp_path.glob("src/*/*.mp4"))]
+    table = tmp_path / "src/table.csv"
+    table.write_text("\n".join(["path", *names]) + "\n")
+    convert(table, out=tmp_path / "whole", num_workers=1, **scripted.OPTIONS)
+    table.write_text("\n".join(["path", "gone.mp4", *names, "b/later.mp4"]) + "\n")
+    tried = convert(table, out=tmp_path / "out", dry_run=True, num_workers=1, **scripted.OPTIONS)
+    summary = convert(table, out=tmp_path / "out", num_workers=1, **scripted.OPTIONS)
+    for each in (tried, summary, convert(table, out=tmp_path / "out", **scripted.OPTIONS)):
+        assert (each.num_sources, each.num_converted, each.num_skipped, each.num_ignored) == (6, 4, 2, 0)
+    lines = [json.loads(line) for line in (tmp_path / "out/skipped.jsonl").read_text().splitlines()]
+    assert [(line["number"], line["name"], line["reason"]) for line in lines] == [
+        (-1, "b/later.mp4", "missing"),
+        (-1, "gone.mp4", "missing"),
+    ]
+    whole, out = scripted.content(tmp_path / "whole"), scripted.content(tmp_path / "out")
+    assert {name for name in whole if whole[name] != out[name]} == {"skipped.jsonl", "dataset.json"}
+    shutil.copy(tmp_path / "src" / names[0], tmp_path / "src/b/later.mp4")
+    more = convert(table, out=tmp_path / "out", append=True, retry_skipped=True, num_workers=1, **scripted.OPTIONS)
+    assert (more.num_sources, more.num_converted, [each.name for each in more.skipped]) == (6, 5, ["gone.mp4"])
+
+
+def test_what_can_be_done_is_kept_with_a_skipped_source(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"")
+    source = find_sources(tmp_path).sources[0]
+    error = SourceError("unclear", fix=f"name the axes of {source.path}")
+    record = take_outcome(Outcome(kind="failed", error=error, error_name="SourceError"), source, stops=False)
+    assert record == {"reason": "source", "text": "unclear", "fix": "name the axes of a.npy"}
+    (listed,) = freeze([source], split=None)
+    skipped = skipped_of([listed], {0: record})
+    (tmp_path / "skipped.jsonl").write_text(skipped_lines(skipped))
+    assert load_skipped(tmp_path / "skipped.jsonl") == skipped
+    assert "fix" not in skipped_lines([replace(skipped[0], fix="")])

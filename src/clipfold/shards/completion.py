@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,15 @@ from clipfold.shards.recipe import Recipe
 from clipfold.shards.records import skipped_of
 from clipfold.shards.source_list import ListedSource, save_source_list
 from clipfold.shards.store import Store
-from clipfold.shards.summary import SKIPPED_NAME, SOURCES_NAME, Skipped, clips_by_class, merge_clips, skipped_lines
+from clipfold.shards.summary import (
+    NO_NUMBER,
+    SKIPPED_NAME,
+    SOURCES_NAME,
+    Skipped,
+    clips_by_class,
+    merge_clips,
+    skipped_lines,
+)
 from clipfold.shards.totals import ChannelSums, mean_and_std
 
 __all__ = ["Completed", "complete"]
@@ -51,6 +59,7 @@ def complete(
     totals: Mapping[str, SplitTotals],
     base: Base | None,
     store: Store | None,
+    missing: Callable[[Sequence[ListedSource]], Sequence[Skipped]] = lambda sources: (),
 ) -> Completed:
     """Write all that is not a shard.
 
@@ -64,6 +73,7 @@ def complete(
         totals: Of each split, whose tables of shards are written already.
         base: The finished corpus that was appended to.
         store: Where the files go; ``None`` leaves them in ``folder``.
+        missing: What is left out without being in any list, from all sources of the corpus.
 
     Raises:
         OSError: The disk is full.
@@ -72,7 +82,9 @@ def complete(
     numbers = {source.number for source in listed}
     others = [source for source in (base.sources if base else ()) if source.number not in numbers]
     sources = sorted([*others, *listed], key=lambda source: source.number)
-    skipped = skipped_of(listed, records, before=base.skipped if base else ())
+    lacking = missing(sources)
+    before = [each for each in (base.skipped if base else ()) if each.number != NO_NUMBER]
+    skipped = [*skipped_of(listed, records, before=before), *lacking]
     save_source_list(folder / SOURCES_NAME, sources)
     write_whole(folder / SKIPPED_NAME, skipped_lines(skipped))
     pairs = [(source, records[source.number]) for source in listed]
@@ -89,7 +101,7 @@ def complete(
         file_sha256={
             name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (SOURCES_NAME, SKIPPED_NAME)
         },
-        provenance=_provenance(pairs, recipe, base, sums, num_sources=len(sources)),
+        provenance=_provenance(pairs, recipe, base, sums, num_sources=len(sources) + len(lacking)),
     )
     if store is not None:
         tables = [shard_table_path(folder, split).removeprefix(f"{folder}/") for split in totals]

@@ -116,15 +116,16 @@ class Conversion:
         jobs = [self._job(source, by_name[source.name], parts=None) for source in listed]
         counted = estimate(self.engine, jobs, self.limits, wants_bytes=True, show_progress=self.show_progress)
         skipped = [replace(each, reason=reason_of(each.reason)) for each in counted.skipped]
+        missing = self.wanted.missing()
         return ConvertSummary(
             out=self.out,
             is_dry_run=True,
-            num_sources=len(listed),
+            num_sources=len(listed) + len(missing),
             num_converted=len(listed) - len(skipped),
             num_clips=sum(counted.num_clips),
             num_bytes=counted.num_bytes,
             clips=clips_by_class(zip(listed, counted.num_clips, strict=True)),
-            skipped=skipped,
+            skipped=[*skipped, *missing],
             **ignored_fields(found),
             seconds=time.monotonic() - self.start,
         )
@@ -289,6 +290,7 @@ class Conversion:
             totals=totals,
             base=base,
             store=self.store,
+            missing=lambda sources: self.wanted.missing(listed=sources, before=base.skipped if base else ()),
         )
         seconds = time.monotonic() - self.start
         return replace(

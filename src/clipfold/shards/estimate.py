@@ -60,7 +60,8 @@ def estimate(
         for number, outcome in enumerate(engine.map(probe_source, probes, limits=limits)):
             if outcome.error is not None:
                 name = jobs[number].source.name
-                skipped.append(Skipped(number=number, name=name, reason=outcome.error_name, text=outcome.error.what))
+                what, fix = outcome.error.what, outcome.error.fix
+                skipped.append(Skipped(number=number, name=name, reason=outcome.error_name, text=what, fix=fix))
             counts.append(0 if outcome.error else outcome.value["num_clips"])
             if outcome.value and outcome.value["clip_bytes"] is not None:
                 sizes.append(outcome.value["clip_bytes"])

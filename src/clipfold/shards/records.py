@@ -58,7 +58,8 @@ def take_outcome(outcome: Outcome, source: Source, *, stops: bool) -> dict[str, 
         raise outcome.error
     # no machine's paths: the same failure gives the same bytes everywhere
     text = outcome.error.what.replace(source.path, source.name)
-    return {"reason": reason_of(outcome.error_name), "text": text}
+    fix = outcome.error.fix.replace(source.path, source.name)
+    return {"reason": reason_of(outcome.error_name), "text": text, **({"fix": fix} if fix else {})}
 
 
 def skipped_of(
@@ -79,7 +80,11 @@ def skipped_of(
             record = {"reason": "partial", "text": record["broken_by"]}
         if "reason" in record:
             found[source.number] = Skipped(
-                number=source.number, name=source.name, reason=record["reason"], text=record["text"]
+                number=source.number,
+                name=source.name,
+                reason=record["reason"],
+                text=record["text"],
+                fix=record.get("fix", ""),
             )
     return [found[number] for number in sorted(found)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from clipfold.shards.manifest import Manifest
 from clipfold.shards.source_list import ListedSource, reading_fields
 
 __all__ = [
+    "NO_NUMBER",
     "SKIPPED_NAME",
     "SOURCES_NAME",
     "ConvertSummary",
@@ -21,6 +23,7 @@ __all__ = [
     "ignored_fields",
     "load_skipped",
     "merge_clips",
+    "missing_rows",
     "new_fields",
     "since_fields",
     "size_text",
@@ -31,6 +34,9 @@ __all__ = [
 SOURCES_NAME = "sources.jsonl"
 SKIPPED_NAME = "skipped.jsonl"
 
+NO_NUMBER = -1
+
+_MISSING_ROW = re.compile(r"row [0-9]+: no such file or folder")
 _MOST_LINES = 20
 _NUM_IGNORED_KEPT = 100
 
@@ -40,17 +46,19 @@ class Skipped:
     """A source that was left out, and why; a line of ``skipped.jsonl``.
 
     Args:
-        number: Its number in ``sources.jsonl``.
+        number: Its number in ``sources.jsonl``; -1 for a row of a table whose file is missing: it is in no list.
         name: Its name.
         reason: A code: ``"decode"``, ``"source"``, ``"crash"``, ``"cpu_deadline"``, ``"wall_deadline"``,
-            ``"out_of_memory"``, ``"vanished"``, ``"too_short"``, or the name of another exception.
+            ``"out_of_memory"``, ``"vanished"``, ``"too_short"``, ``"missing"``, or the name of another exception.
         text: What happened, without times and process ids.
+        fix: What can be done about it; ``""`` where nothing was said.
     """
 
     number: int
     name: str
     reason: str
     text: str
+    fix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +142,10 @@ class ConvertSummary:
         return lines
 
     def _left_out_lines(self) -> list[str]:
-        skipped = [f"  skipped {source.name}: {source.reason}: {source.text}" for source in self.skipped]
+        skipped = [
+            f"  skipped {source.name}: {source.reason}: {source.text}{source.fix and f' ({source.fix})'}"
+            for source in self.skipped
+        ]
         ignored = [f"  ignored {text}" for text in self.ignored]
         partial = [f"  only the beginning of {name}" for name in self.partial]
         lines = []
@@ -197,7 +208,8 @@ def load_skipped(location: Location) -> list[Skipped]:
 
 def skipped_lines(skipped: Iterable[Skipped]) -> str:
     """The text of ``skipped.jsonl``."""
-    return "".join(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in skipped)
+    values = [{name: value for name, value in asdict(each).items() if name != "fix" or value} for each in skipped]
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
 
 
 def summary_of(out: Location, manifest: Manifest, skipped: Sequence[Skipped]) -> ConvertSummary:
@@ -215,9 +227,19 @@ def summary_of(out: Location, manifest: Manifest, skipped: Sequence[Skipped]) ->
 
 
 def ignored_fields(found: Found) -> dict[str, Any]:
-    """The fields ``ignored`` and ``num_ignored`` of a summary."""
-    shown = [f"{each.name}: {each.reason}" for each in found.ignored[:_NUM_IGNORED_KEPT]]
-    return {"ignored": shown, "num_ignored": len(found.ignored)}
+    """The fields ``ignored`` and ``num_ignored`` of a summary; rows without their file count as skipped instead."""
+    ignored = [each for each in found.ignored if not _MISSING_ROW.fullmatch(each.reason)]
+    shown = [f"{each.name}: {each.reason}" for each in ignored[:_NUM_IGNORED_KEPT]]
+    return {"ignored": shown, "num_ignored": len(ignored)}
+
+
+def missing_rows(found: Found) -> list[Skipped]:
+    """The rows of a table whose file is missing, in its order."""
+    return [
+        Skipped(number=NO_NUMBER, name=each.name, reason="missing", text=each.reason)
+        for each in found.ignored
+        if _MISSING_ROW.fullmatch(each.reason)
+    ]
 
 
 def new_fields(new: Sequence[Source]) -> dict[str, Any]:
