@@ -145,15 +145,18 @@ def test_a_broken_image_names_itself_and_its_frame(tmp_path: Path, damage: str) 
     data = path.read_bytes()
     path.write_bytes({"empty": b"", "text": b"no picture\n" * 9, "cut": data[: len(data) // 2]}[damage])
     options = ReadOptions(spec=ClipSpec(num_frames=4, height=9, width=14))
-    with pytest.raises(DecodeError, match="cannot be decoded as an image") as caught:
+    with pytest.raises(DecodeError, match=r"frame 2 \(f2\.png\): cannot be decoded as an image") as caught:
         list(read_clips(find_sources(tmp_path).sources[0], options))
+    assert str(tmp_path) not in caught.value.what
+    assert " at 0x" not in caught.value.what
+    assert "replace or remove" in caught.value.fix
     assert caught.value.file == str(path)
     assert caught.value.frame == 2
 
 
 def test_a_broken_first_image(tmp_path: Path) -> None:
     (tmp_path / "f0.png").write_bytes(b"no picture")
-    with pytest.raises(DecodeError, match="no picture in any known format"):
+    with pytest.raises(DecodeError, match=r"frame 0 \(f0\.png\): .*no picture in any known format"):
         open_source(find_sources(tmp_path).sources[0])
 
 

@@ -6,7 +6,8 @@ Of a TIFF whose other pages are thumbnails the first is read; a TIFF of several 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from clipfold.ingest.places import Place, frame_places
 from clipfold.ingest.resize import Resize
 
 __all__ = ["FolderDecoder", "load_image"]
+
+_FIX = "replace or remove the image"
 
 
 class FolderDecoder:
@@ -43,7 +46,8 @@ class FolderDecoder:
         self.version = f"pillow {PIL.__version__}"
         self._places = frame_places(source)
         self._is_cheap = not is_url(source.path)  # looking at the size of a frame that nobody wants
-        self.height, self.width = upright_size(self._places[0])
+        with self._naming(0):
+            self.height, self.width = upright_size(self._places[0])
 
     def __len__(self) -> int:
         return len(self._places)
@@ -59,7 +63,9 @@ class FolderDecoder:
                 yield self._load(place, resize)
                 index = next(wanted, None)
             elif whole and self._is_cheap:
-                self._check_size(place, upright_size(self._places[place]))
+                with self._naming(place):
+                    size = upright_size(self._places[place])
+                self._check_size(place, size)
 
     def get_frames_at(self, indices: Sequence[int], resize: Resize) -> NDArray[Any]:
         return gather(
@@ -74,16 +80,21 @@ class FolderDecoder:
         """Nothing stays open between frames."""
 
     def _load(self, index: int, resize: Resize) -> NDArray[Any]:
-        try:
+        with self._naming(index):
             pixels = load_image(self._places[index])
-            self._check_size(index, pixels.shape[:2])
+        self._check_size(index, pixels.shape[:2])
+        with self._naming(index):
             return resize(pixels)
-        except DecodeError as error:
-            error.where.setdefault("frame", index)
-            raise
-        except SourceError as error:
-            error.where.setdefault("file", str(self._places[index]))
-            raise
+
+    @contextmanager
+    def _naming(self, index: int) -> Iterator[None]:
+        """Puts frame and image before what is wrong: of a source that is left out, only this text is kept."""
+        try:
+            yield
+        except (DecodeError, SourceError) as error:
+            name = _name(self._places[index])
+            where = {"file": str(self._places[index]), "frame": index, **error.where}
+            raise type(error)(f"frame {index} ({name}): {error.what}", fix=error.fix or _FIX, **where) from error
 
     def _check_size(self, index: int, size: tuple[int, ...]) -> None:
         if size != (self.height, self.width):

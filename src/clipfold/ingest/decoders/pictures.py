@@ -7,6 +7,7 @@ orientation is applied. What Pillow gets wrong is read by FFmpeg.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from clipfold.ingest.places import OpenPlace, Place
 __all__ = ["array_of", "load_image", "needs_ffmpeg", "picture_errors", "upright_size"]
 
 _ORIENTATION = 0x0112
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 _DAMAGED = "replace or remove the file; --keep-partial keeps the full clips before it"
 
 
@@ -61,7 +63,7 @@ def picture_errors(place: Place, frame: int | None = None) -> Iterator[None]:
         what, fix = "the file has gone since it was listed", "list the sources again"
         raise SourceError(what, fix=fix, file=str(place)) from error
     except Exception as error:
-        what = str(error) or type(error).__name__
+        what = _words_of(error)
         if isinstance(error, PIL.UnidentifiedImageError):
             opened = OpenPlace(place)
             opened.close()
@@ -69,6 +71,12 @@ def picture_errors(place: Place, frame: int | None = None) -> Iterator[None]:
         raise DecodeError(
             f"cannot be decoded as an image: {what}", fix=_DAMAGED, file=str(place), frame=frame
         ) from error
+
+
+def _words_of(error: Exception) -> str:
+    """What it says, without paths and addresses in memory: the same failure reads the same everywhere."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return _ADDRESS.sub("", text) or type(error).__name__
 
 
 def upright_size(place: Place) -> tuple[int, int]:
@@ -127,7 +135,9 @@ def _load_by_ffmpeg(place: Place) -> NDArray[Any]:
             pixels: NDArray[Any] = frame.reformat(format=wanted, threads=1).to_ndarray()
             return pixels
     except (FFmpegError, OSError, StopIteration) as error:
-        raise DecodeError(f"cannot be decoded as an image: {error}", fix=_DAMAGED, file=str(place)) from error
+        raise DecodeError(
+            f"cannot be decoded as an image: {_words_of(error)}", fix=_DAMAGED, file=str(place)
+        ) from error
     finally:
         opened.close()
 
