@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from clipfold.shards.repack_summary import RepackSummary, clips_of, loss_notes, 
 from clipfold.shards.repack_task import ClipsJob, CopiedPart, repack_clips
 from clipfold.shards.source_list import ListedSource, save_source_list
 from clipfold.shards.staging import STAGING_NAME, PartReader, Staging
-from clipfold.shards.summary import SKIPPED_NAME, SOURCES_NAME, size_text
+from clipfold.shards.summary import SKIPPED_NAME, SOURCES_NAME, size_text, skipped_lines
 from clipfold.shards.totals import ChannelSums, mean_and_std
 from clipfold.worker import Limits, Outcome
 
@@ -290,8 +290,7 @@ class RepackRun:
         self, planned: RepackPlan, options: RepackOptions, totals: Mapping[str, SplitTotals], staging: Staging
     ) -> RepackSummary:
         """All shards are there: what is said about them, the manifest last."""
-        lines = "".join(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in planned.skipped)
-        write_whole(self.out / SKIPPED_NAME, lines)
+        write_whole(self.out / SKIPPED_NAME, skipped_lines(planned.skipped))
         mean, std, sums = self._statistics(planned, staging)
         manifest = Manifest(
             spec=self.spec,
