@@ -29,7 +29,7 @@ from sweeps import is_sweep, read_sweep
 
 from clipfold import ClipfoldError, DecodeError, SourceError
 from clipfold.files import is_url, name_of, read_json, write_json, write_whole, writing_whole
-from clipfold.ingest.folders import label_and_split
+from clipfold.ingest.placing import label_and_split
 from clipfold.ingest.sources import SPLITS, natural_key
 from clipfold.progress import Progress
 
